@@ -1,0 +1,117 @@
+"""Backbones: every timm name, and the four networks of the paper that timm does not have.
+
+Importing this module registers them with timm, so that `timm.create_model("resnet50_patchify")` works too. They are
+timm's own classes with other settings; none has pre-trained weights to download.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import timm
+from timm.layers import LayerNorm2d
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.convnext import ConvNeXt
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import nn
+
+from videomac.errors import UserError
+
+
+def create_backbone(name: str, **timm_kwargs: Any) -> nn.Module:
+    """A timm network without its classifier: `timm.create_model(name, num_classes=0, **timm_kwargs)`.
+
+    Raises:
+        UserError: timm knows no such network; the sentence offers the closest names.
+    """
+    architecture = name.split(".")[0]
+    if ":" not in name and not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models() for the names."
+        raise UserError(f"unknown backbone {name!r}: {hint}")
+    backbone: nn.Module = timm.create_model(name, num_classes=0, **timm_kwargs)
+    return backbone
+
+
+class PatchifyResNet(ResNet):
+    """The ResNet that the paper's authors trained (their code, not the paper's text).
+
+    A 4x4 convolution of stride 4 and a LayerNorm instead of the 7x7 stem and its max-pooling; LayerNorm over channels
+    instead of BatchNorm, GELU instead of ReLU. Names are timm's (`conv1`, `bn1`, `layer1` ...).
+    """
+
+    def __init__(self, block: Any, layers: tuple[int, ...], **kwargs: Any) -> None:
+        super().__init__(block, layers, norm_layer=LayerNorm2d, act_layer="gelu", zero_init_last=False, **kwargs)
+        self.conv1 = nn.Conv2d(kwargs.get("in_chans", 3), 64, kernel_size=4, stride=4)  # type: ignore[assignment]
+        self.act1 = nn.Identity()
+        self.maxpool = nn.Identity()  # type: ignore[assignment]
+        self.feature_info[0]["reduction"] = 4
+
+
+class IsotropicConvNeXt(ConvNeXt):
+    """A ConvNeXt that never changes its resolution: a patchify stem and one stage of equal blocks (Table 2)."""
+
+    def __init__(self, depth: int, dim: int, patch_size: int = 16, **kwargs: Any) -> None:
+        # timm always builds four stages; the last three, empty but for a down-sampling layer each, are cut off.
+        super().__init__(depths=(depth, 0, 0, 0), dims=(dim,) * 4, patch_size=patch_size, **kwargs)
+        self.stages = self.stages[:1]
+        self.feature_info = self.feature_info[:1]
+
+
+def _cfg(first_conv: str, classifier: str, pool_size: tuple[int, int] = (7, 7)) -> dict[str, Any]:
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": pool_size,
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "first_conv": first_conv,
+        "classifier": classifier,
+    }
+
+
+# timm's register_model looks this name up in the module of the function that it decorates.
+default_cfgs = generate_default_cfgs(
+    {
+        "resnet18_patchify.untrained": _cfg("conv1", "fc"),
+        "resnet50_patchify.untrained": _cfg("conv1", "fc"),
+        "convnextv2_small_isotropic.untrained": _cfg("stem.0", "head.fc", pool_size=(14, 14)),
+        "convnext_tiny_no_layer_scale.untrained": _cfg("stem.0", "head.fc"),
+    }
+)
+
+
+@register_model
+def resnet18_patchify(pretrained: bool = False, **kwargs: Any) -> PatchifyResNet:
+    """ResNet-18 with a 4x4 patchify stem, LayerNorm and GELU: 11.68M parameters, 1.71G multiply-adds."""
+    settings = {"block": BasicBlock, "layers": (2, 2, 2, 2), **kwargs}
+    return build_model_with_cfg(PatchifyResNet, "resnet18_patchify", pretrained, **settings)
+
+
+@register_model
+def resnet50_patchify(pretrained: bool = False, **kwargs: Any) -> PatchifyResNet:
+    """ResNet-50 with a 4x4 patchify stem, LayerNorm and GELU: 25.55M parameters, 3.98G multiply-adds."""
+    settings = {"block": Bottleneck, "layers": (3, 4, 6, 3), **kwargs}
+    return build_model_with_cfg(PatchifyResNet, "resnet50_patchify", pretrained, **settings)
+
+
+@register_model
+def convnextv2_small_isotropic(pretrained: bool = False, **kwargs: Any) -> IsotropicConvNeXt:
+    """Isotropic ConvNeXt V2-S: 16x16 patches, 18 blocks of 384 channels; 22.36M parameters, 4.29G multiply-adds."""
+    settings = {"depth": 18, "dim": 384, "use_grn": True, "ls_init_value": None, **kwargs}
+    features = {"out_indices": (0,), "flatten_sequential": True}
+    return build_model_with_cfg(
+        IsotropicConvNeXt, "convnextv2_small_isotropic", pretrained, feature_cfg=features, **settings
+    )
+
+
+@register_model
+def convnext_tiny_no_layer_scale(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
+    """ConvNeXt V1-T without layer scale, whose stock 1e-6 would silence every pre-trained block (Table 5)."""
+    settings = {"depths": (3, 3, 9, 3), "dims": (96, 192, 384, 768), "ls_init_value": None, **kwargs}
+    features = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
+    return build_model_with_cfg(ConvNeXt, "convnext_tiny_no_layer_scale", pretrained, feature_cfg=features, **settings)
