@@ -1,0 +1,220 @@
+"""The command line: a table of commands, and what turns a mistake into one sentence.
+
+Every command is a config dataclass (its flags, YAML keys and help) and a function that takes it, named by its module so
+that torch is imported only when the command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args, get_origin
+
+from videomac.errors import UserError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row of the table: where the options and the function are, and the line shown by `videomac --help`."""
+
+    config: str
+    function: str
+    help: str
+    positional: bool = False  # required options are written without their flags
+
+
+COMMANDS = {
+    "demo": Command("config:DemoConfig", "demo:demo", "pre-train a small network on three clips, on the CPU"),
+    "pretrain": Command("config:PretrainConfig", "training:run", "pre-train a timm ConvNet on a folder of videos"),
+    "reconstruct": Command("config:ReconstructConfig", "reconstruct:run", "show what a network makes of a video"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit: 0 done, 1 a check failed, 2 bad input (one sentence, no traceback), 130 Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        name, rest = find_command(arguments)
+        config = parse(name, rest)
+        sys.exit(_load(COMMANDS[name].function)(config))
+    except UserError as error:
+        print(f"videomac: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        print(f"\nvideomac: {interrupt or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)
+
+
+def find_command(arguments: list[str]) -> tuple[str, list[str]]:
+    """Split the command's one or two words from its options; print the table for `--help`.
+
+    Raises:
+        UserError: no command has this name.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _print_help()
+    if arguments[0] == "--version":
+        print(f"videomac {importlib.import_module('videomac').__version__}")
+        sys.exit(0)
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in COMMANDS:
+            return name, arguments[words:]
+    family = [name for name in COMMANDS if name.startswith(arguments[0] + " ")]
+    if family and arguments[1:2] in ([], ["-h"], ["--help"]):
+        _print_help(family)
+    typed = " ".join(word for word in arguments[: 2 if family else 1])
+    raise UserError(f"unknown command {typed!r}{_suggestion(typed, COMMANDS)}; `videomac --help` lists the commands")
+
+
+def parse(name: str, arguments: list[str]) -> Any:
+    """Turn the options of command `name` into its config dataclass.
+
+    Raises:
+        UserError: an option is unknown, missing, of the wrong type, or refused by the config.
+    """
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    command = COMMANDS[name]
+    config = _load(command.config)
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog=f"videomac {name}",
+        description=config.__doc__,
+        formatter_class=_HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_class_arguments(config, as_group=False, as_positional=command.positional)
+    _polish(parser, getattr(config, "sections", {}))
+    try:
+        values = parser.parse_args(arguments)
+    except argparse.ArgumentError as error:
+        types = {action.dest: getattr(action, "_typehint", None) for action in parser._actions}
+        raise UserError(_explain(error, name, arguments, types)) from error
+    return config(**{field.name: values[field.name] for field in fields(config)})
+
+
+def _load(location: str) -> Any:
+    module, attribute = location.split(":")
+    return getattr(importlib.import_module(f"videomac.{module}"), attribute)
+
+
+def _print_help(names: Sequence[str] = ()) -> NoReturn:
+    print("usage: videomac COMMAND [options]\n")
+    print("Pre-train any timm ConvNet on your own unlabelled video.\n\ncommands:")
+    width = max(len(name) for name in COMMANDS)
+    for name in names or COMMANDS:
+        print(f"  {name:<{width}}  {COMMANDS[name].help}")
+    print("\n`videomac COMMAND --help` explains the options of a command; `videomac --version` prints the version.")
+    sys.exit(0)
+
+
+def _polish(parser: Any, sections: dict[str, str]) -> None:
+    """Let `--resume` alone mean `--resume true`, say what kind of value an option takes, and head the sections."""
+    group = parser._action_groups[1]
+    for action in list(group._group_actions):
+        typehint = getattr(action, "_typehint", None)
+        if typehint is bool:
+            action.nargs, action.const, action.metavar = "?", True, "true|false"
+        elif get_origin(typehint) is Literal:
+            action.metavar = "|".join(map(str, get_args(typehint)))
+        elif action.dest == "print_config":
+            action.help = "print all options as YAML and exit"
+        elif action.dest != "help":
+            action.metavar = _METAVARS.get(typehint, "VALUE")
+        if action.dest in sections:
+            group = parser.add_argument_group(sections[action.dest])
+        if group is not parser._action_groups[1]:
+            parser._action_groups[1]._group_actions.remove(action)
+            group._group_actions.append(action)
+
+
+_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME", Path: "PATH", None: "PATH"}
+_METAVARS.update({kind | None: name for kind, name in _METAVARS.items() if kind is not None})
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Option, sentence, default: without the types that jsonargparse spells out."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=110)
+
+    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
+        return f"usage: {self._prog} [options]\n\n"
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = (action.help or "").replace("%", "%%")
+        if action.required:
+            return f"{text} (required)"
+        if action.default in (None, argparse.SUPPRESS, {}) or action.dest in ("help", "config", "print_config"):
+            return text
+        return (
+            f"{text} (default: {str(action.default).lower() if isinstance(action.default, bool) else action.default})"
+        )
+
+
+def _suggestion(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _explain(error: argparse.ArgumentError, name: str, arguments: list[str], types: dict[str, Any]) -> str:
+    """Return jsonargparse's complaint as one sentence that names the option or file and the cure."""
+    text = " ".join(str(error).split())
+    help_ = f"`videomac {name} --help` lists the options"
+    if match := re.search(r"[Uu]nrecognized arguments: (\S+)", text):
+        word = match.group(1).split("=")[0]
+        if not word.startswith("-"):
+            return f"unexpected argument {word!r}: options are written as --name value; {help_}"
+        return f"unknown option {word}{_close_option(word, types, '--')}; {help_}"
+    if match := re.search(r"Option '(\S+)' is not accepted", text):
+        return f"unknown key {match.group(1)!r} in {_file(arguments)}{_close_option(match.group(1), types)}; {help_}"
+    if match := re.search(r"arguments are required: (.+)", text):
+        missing = ", ".join(option if COMMANDS[name].positional else f"--{option}" for option in match[1].split(", "))
+        return f"missing {missing}; {help_}"
+    if "File does not exist" in text:
+        return f"--config: there is no file {_file(arguments)}"
+    if match := re.search(r"Problems parsing config: (.+)", text):
+        return f"{_file(arguments)} is not valid YAML: {match.group(1)}"
+    if "Unexpected config" in text:
+        return f"{_file(arguments)} must hold lines such as `epochs: 100`, one option each; {help_}"
+    if (match := re.search(r'Parser key "(\w+)".*(?:Got|Given) value: (.*)$', text)) and match[1] in types:
+        return f"{match.group(1)} must be {_wording(types[match.group(1)])}, but is {match.group(2)!r}"
+    return f"{text.removeprefix('argument ')}; {help_}"
+
+
+def _file(arguments: list[str]) -> str:
+    """Return the file given to `--config`."""
+    given = [
+        word.partition("=")[2] or following
+        for word, following in zip(arguments, [*arguments[1:], ""], strict=True)
+        if word.split("=")[0] == "--config"
+    ]
+    return given[-1] if given else "the config file"
+
+
+def _wording(typehint: Any) -> str:
+    """Return a type in words: `int | None` as "a whole number or null"."""
+    simple = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    if typehint in simple:
+        return simple[typehint]
+    if get_origin(typehint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(typehint)))
+    if get_origin(typehint) is tuple:
+        return "[" + ", ".join(map(_wording, get_args(typehint))) + "]"
+    if get_args(typehint) and get_origin(typehint) is not dict:
+        return " or ".join(map(_wording, get_args(typehint)))
+    return {Path: "a path"}.get(typehint, "a mapping")
+
+
+def _close_option(word: str, options: Any, prefix: str = "") -> str:
+    close = difflib.get_close_matches(word.lstrip("-").replace("-", "_"), list(options), n=1, cutoff=0.6)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""

@@ -1,0 +1,115 @@
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from videomac import cli
+from videomac.config import PretrainConfig
+
+REQUIRED = ["--data", "videos", "--backbone", "resnet18", "--out", "out"]
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    return (exit_.value.code or 0, *capsys.readouterr())
+
+
+def test_help_lists_every_command(capsys):
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    for name, command in cli.COMMANDS.items():
+        assert f"  {name} " in out and command.help in out
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_option_of_every_command_is_explained(capsys, name):
+    status, out, _ = run(capsys, *name.split(), "--help")
+    config = cli._load(cli.COMMANDS[name].config)
+    assert status == 0
+    out = " ".join(out.split())
+    for option in fields(config):
+        flag = option.name if cli.COMMANDS[name].positional else f"--{option.name}"
+        assert flag in out
+    if config is PretrainConfig:
+        assert "Distance between the two frames of a pair, in frames. (default: 1)" in out
+
+
+@pytest.mark.parametrize("name", ["", *cli.COMMANDS])
+def test_help_does_not_wait_for_torch(name):
+    code = (
+        "import sys; from videomac import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit as e: assert not e.code, e.code\n"
+        "assert not {'torch', 'timm', 'lightning', 'av'} & set(sys.modules), 'heavy import'"
+    )
+    subprocess.run([sys.executable, "-c", code, *name.split(), "--help"], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_flags_become_the_config():
+    config = cli.parse("pretrain", [*REQUIRED, "--image_size", "[96,320]", "--resume", "--norm_pix_loss", "false"])
+    assert config.size == (96, 320) and config.resume and not config.norm_pix_loss
+    config = cli.parse("pretrain", [*REQUIRED, "--trainer.accelerator", "cpu", "--devices", "2", "--seed=3"])
+    assert config.trainer == {"accelerator": "cpu"} and config.devices == 2 and config.seed == 3
+
+
+def test_a_yaml_file_gives_options_and_flags_override_it(tmp_path, capsys):
+    file = tmp_path / "config.yaml"
+    file.write_text("data: videos\nbackbone: resnet18\nout: out\nepochs: 7\nimage_size: [96, 128]\n")
+    config = cli.parse("pretrain", ["--config", str(file), "--epochs", "8"])
+    assert config.epochs == 8 and config.size == (96, 128)
+    status, printed, _ = run(capsys, "pretrain", "--config", str(file), "--print_config")
+    assert status == 0 and "epochs: 7" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["pretrian"], "unknown command 'pretrian'; did you mean 'pretrain'?"),
+        (["pretrain", *REQUIRED, "--mask-ration", "0.5"], "unknown option --mask-ration; did you mean --mask_ratio?"),
+        (["pretrain", *REQUIRED, "--epoch", "5"], "unknown option --epoch; did you mean --epochs?"),
+        (["pretrain", *REQUIRED, "videos"], "unexpected argument 'videos'"),
+        (["pretrain", "--data", "videos"], "missing --backbone, --out"),
+        (["pretrain", *REQUIRED, "--base_lr", "fast"], "base_lr must be a number, but is 'fast'"),
+        (["pretrain", *REQUIRED, "--base_lr"], "--base_lr: expected one argument"),
+        (["pretrain", *REQUIRED, "--precision", "16"], "precision must be one of 32-true, bf16-mixed"),
+        (["pretrain", *REQUIRED, "--image_size", "[1,2,3]"], "image_size must be a whole number or ["),
+        (["pretrain", *REQUIRED, "--devices", "all"], "devices must be a whole number or one of auto"),
+        (["pretrain", *REQUIRED, "--trainer", "3"], "trainer must be a mapping"),
+        (["pretrain", *REQUIRED, "--mask_ratio", "1"], "mask_ratio must be above 0 and below 1"),
+        (["pretrain", "--config", "nowhere.yaml"], "there is no file nowhere.yaml"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_2(capsys, arguments, sentence):
+    status, out, err = run(capsys, *arguments)
+    assert status == 2 and out == ""
+    assert sentence in err and err.startswith("videomac: error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("data: videos\nmask_ration: 0.5\n", "unknown key 'mask_ration' in {file}; did you mean mask_ratio?"),
+        ("data: [videos\n", "{file} is not valid YAML"),
+        ("- data\n- out\n", "{file} must hold lines such as"),
+        ("gamma: strong\n", "gamma must be a number, but is 'strong'"),
+    ],
+)
+def test_a_mistake_in_a_yaml_file_names_the_file_or_key(tmp_path, capsys, text, sentence):
+    file = tmp_path / "wrong.yaml"
+    file.write_text(text)
+    status, _, err = run(capsys, "pretrain", *REQUIRED, "--config", str(file))
+    assert status == 2
+    assert sentence.format(file=file) in err and err.count("\n") == 1
+
+
+def test_ctrl_c_is_one_line_and_status_130(capsys, monkeypatch):
+    def interrupted(config):
+        raise KeyboardInterrupt("stopped at step 3")
+
+    monkeypatch.setattr(
+        cli, "_load", lambda location, load=cli._load: load(location) if "Config" in location else interrupted
+    )
+    status, _, err = run(capsys, "pretrain", *REQUIRED)
+    assert status == 130 and err.strip() == "videomac: stopped at step 3"
