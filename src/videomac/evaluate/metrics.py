@@ -300,7 +300,7 @@ def _crop(a: Bits, b: Bits, width: int, padding: int) -> tuple[Bits, Bits, int]:
 
 
 def _east(bits: Bits, step: int) -> Bits:
-    """The map whose pixel (y, x) is the given map's (y, x + step), step < 64; a row's start runs into the one before."""
+    """The map whose pixel (y, x) is the given map's (y, x + step), step < 64; rows run into the one before."""
     flat = bits.ravel()
     moved: Bits = flat >> np.uint64(step)
     moved[:-1] |= flat[1:] << np.uint64(64 - step)
@@ -308,7 +308,7 @@ def _east(bits: Bits, step: int) -> Bits:
 
 
 def _west(bits: Bits, step: int) -> Bits:
-    """The map whose pixel (y, x) is the given map's (y, x - step), step < 64; a row's end runs into the next."""
+    """The map whose pixel (y, x) is the given map's (y, x - step), step < 64; rows run into the next."""
     flat = bits.ravel()
     moved: Bits = flat << np.uint64(step)
     moved[1:] |= flat[:-1] >> np.uint64(64 - step)
