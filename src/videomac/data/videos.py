@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import av
 import numpy as np
@@ -141,8 +141,8 @@ class _PacketIndex:
 
     Attributes:
         num_frames: packets that show a frame.
-        times: their presentation time stamps, ascending, in the stream's unit; None if the container has none that are
-            unique. Then frames can only be found by counting from the start.
+        times: their presentation time stamps, ascending, in the stream's unit; None if the container has none that can
+            be relied on. Then frames can only be found by counting from the start.
         key_times: presentation time stamps of the key frames, ascending.
         key_decode_times: their decoding time stamps.
     """
@@ -207,7 +207,9 @@ def _packet_index(path: Path, version: int) -> _PacketIndex:
     times: list[int | None] = []
     keys: list[tuple[int, int]] = []
     with _opened(path) as (container, stream):
-        codec = stream.codec_context.name
+        codec, reorders = stream.codec_context.name, stream.codec_context.has_b_frames
+        # AVI stores no presentation times. Where FFmpeg could not work them out it gives decoding times, which ascend.
+        guessed = "avi" in container.format.name and reorders
         for packet in _packets(container, stream):
             if packet.is_keyframe and packet.pts is not None:
                 keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
@@ -215,8 +217,10 @@ def _packet_index(path: Path, version: int) -> _PacketIndex:
                 times.append(packet.pts)
     keys.sort()
     key_times, key_decode_times = np.array(keys, dtype=np.int64).reshape(-1, 2).T
-    unique = None not in times and len(set(times)) == len(times) and len(keys) > 0
-    ordered = np.sort(np.array(times, dtype=np.int64)) if unique else None
+    ordered = None
+    if keys and None not in times and len(set(times)) == len(times):
+        ordered = np.array(times, dtype=np.int64)
+        ordered = None if guessed and bool((np.diff(ordered) > 0).all()) else np.sort(ordered)
     return _PacketIndex(len(times), ordered, key_times, key_decode_times)
 
 
@@ -256,14 +260,16 @@ def _decode_frames(
     if times is None:
         yield from _decode_by_counting(container, stream, numbers)
         return
+    context = stream.codec_context
+    # Pictures that no other picture refers to and nobody asked for need not be decoded; these decoders heed the request
+    # packet by packet (dav1d does not).
+    skip: Literal["NONREF", "DEFAULT"] = "NONREF" if context.name in ("h264", "hevc") else "DEFAULT"
     key_of = np.searchsorted(index.key_times, times[list(numbers)], side="right") - 1
     for key, group in groupby(zip(key_of.tolist(), numbers, strict=True), key=lambda pair: pair[0]):
         wanted = {int(times[number]): number for _, number in group}
         unfed: set[int | None] = set(wanted)
-        context = stream.codec_context
         for packet in _packets_from_key(container, stream, index, key):
-            # Pictures that no other picture refers to and nobody asked for need not be decoded.
-            context.skip_frame = "DEFAULT" if packet.pts in unfed else "NONREF"
+            context.skip_frame = "DEFAULT" if packet.pts in unfed else skip
             frames = packet.decode()
             unfed.discard(packet.pts)
             if not unfed:
