@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         name, rest = find_command(arguments)
         config = parse(name, rest)
-        sys.exit(_load(COMMANDS[name].function)(config))
+        _load(COMMANDS[name].function)(config)
+        sys.exit(0)
     except UserError as error:
         print(f"videomac: error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -11,7 +11,9 @@ from typing import Any, ClassVar, Literal
 
 from videomac.errors import UserError
 
-FREE_ON_RESUME = frozenset({"data", "out", "resume", "overwrite", "workers", "save_minutes", "save_steps", "wandb"})
+FREE_ON_RESUME = frozenset(
+    {"data", "out", "resume", "overwrite", "workers", "cache", "save_minutes", "save_steps", "keep_epochs", "wandb"}
+)
 """Keys of `PretrainConfig` that may differ when a run is resumed, because the numbers do not depend on them.
 
 `data` is among them because a folder may move: the checkpoint knows what it held.
@@ -52,6 +54,8 @@ class PretrainConfig:
     """Pairs kept out of training for the reconstruction sheet and the held-out loss; 0 trains on everything."""
     workers: int = 4
     """Processes that read videos, on each device."""
+    cache: float = 0.0
+    """Decode the videos once and keep them in this many GiB of memory; those that do not fit are read from disk."""
 
     preset: Literal["paper", "official"] = "paper"
     """Follow the paper's text, or the choices of the authors' released code."""
@@ -137,7 +141,7 @@ class PretrainConfig:
         _require_mask_ratio(self.mask_ratio)
         _require_at_least(self, 1, "frame_gap", "epochs", "global_batch_size", "accumulate", "num_nodes")
         _require_at_least(self, 1, "decoder_width", "decoder_depth")
-        _require_at_least(self, 0, "held_out", "workers", "gamma", "base_lr", "min_lr", "weight_decay", "seed")
+        _require_at_least(self, 0, "held_out", "workers", "cache", "gamma", "base_lr", "min_lr", "weight_decay", "seed")
         _require_at_least(self, 0, "save_minutes", "save_steps", "keep_epochs")
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UserError(f"crop_scale must rise within (0, 1], such as [0.2, 1.0], but is {list(self.crop_scale)}")
