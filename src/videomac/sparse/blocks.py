@@ -1,0 +1,167 @@
+"""Visible blocks are the batch.
+
+The mask hides whole patches and leaves the same number K of them visible in every sample, so the visible part of a batch is an
+ordinary tensor of blocks `[B*K, C, P, P]`: P = patch size at the input, patch size / stride further down. Most layers of a
+ConvNet never look across a block's border and run on it unmodified; `Blocks` gives the others what they need to know of their
+surroundings: a halo borrowed from visible neighbours (`windows`), the whole frame (`to_canvas`), or all blocks of a sample
+as one tall image (`stack`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Halo(NamedTuple):
+    """How many positions a layer reaches beyond a block's four borders."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def __bool__(self) -> bool:
+        return any(side > 0 for side in self)
+
+
+class Blocks:
+    """The visible patches of one batch and where they lie.
+
+    Blocks are ordered sample by sample, in a sample row by row. Inside the engine blocks are kept channels-last in memory, so
+    that "all positions of all blocks" is the matrix `[B*K*P*P, C]` without a copy and every exchange between blocks is a
+    selection of its rows. The index tables depend on the mask alone; they are made once per mask and size P, from `argsort`
+    on the mask's own device, without reading anything back from it.
+
+    Args:
+        mask: True = hidden; the same number K >= 1 of visible patches in every sample.
+        device: where the frames are; the tables are moved there.
+
+    Raises:
+        ValueError: a sample shows no patch, or not as many as another.
+    """
+
+    def __init__(self, mask: Bool[Tensor, "batch rows columns"], device: torch.device | None = None) -> None:
+        self.batch, self.rows, self.columns = mask.shape
+        counts = (~mask).flatten(1).sum(dim=1).tolist()
+        if min(counts) < 1 or min(counts) != max(counts):
+            raise ValueError(
+                f"mode='blocks' needs the same number (at least 1) of visible patches in every sample, got {counts}; "
+                "use mode='masked' for masks of different ratios"
+            )
+        self.visible_per_sample = int(counts[0])
+        # A stable sort puts the visible patches (False) first, in reading order.
+        order = mask.flatten(1).to(torch.uint8).argsort(dim=1, stable=True)[:, : self.visible_per_sample]
+        order = order.sort(dim=1).values.to(device if device is not None else mask.device)
+        self.row = (order // self.columns).flatten()
+        self.column = (order % self.columns).flatten()
+        self.sample = torch.arange(self.batch, device=order.device).repeat_interleave(self.visible_per_sample)
+        self._positions: dict[int, Tensor] = {}
+        self._tables: dict[tuple[int, Halo], Tensor] = {}
+
+    def __len__(self) -> int:
+        return self.batch * self.visible_per_sample
+
+    # Into blocks and out again -------------------------------------------------------------------------------------
+
+    def pack(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "blocks channels P P"]:
+        """Cut the visible patches out of the frames."""
+        channels, patch = frames.shape[1], frames.shape[2] // self.rows
+        tiles = frames.reshape(self.batch, channels, self.rows, patch, self.columns, patch).permute(0, 2, 4, 3, 5, 1)
+        return tiles[self.sample, self.row, self.column].permute(0, 3, 1, 2)
+
+    def unpack(self, blocks: Float[Tensor, "blocks channels P P"]) -> Float[Tensor, "batch channels height width"]:
+        """Lay the blocks back into the frame; exactly 0 where hidden."""
+        return self.to_canvas(blocks)
+
+    def to_canvas(self, blocks: Float[Tensor, "blocks channels P P"]) -> Float[Tensor, "batch channels height width"]:
+        """The whole frame, 0 where hidden."""
+        size = blocks.shape[-1]
+        height, width = self.rows * size, self.columns * size
+        rows = _as_rows(blocks)
+        canvas = rows.new_zeros(self.batch * height * width, rows.shape[1])
+        canvas = canvas.index_copy(0, self.positions(size), rows)
+        return canvas.view(self.batch, height, width, -1).permute(0, 3, 1, 2)
+
+    def from_canvas(self, canvas: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "blocks channels P P"]:
+        """The visible blocks of a whole frame."""
+        size = canvas.shape[2] // self.rows
+        rows = _as_rows(canvas).index_select(0, self.positions(size))
+        return rows.view(len(self), size, size, -1).permute(0, 3, 1, 2)
+
+    # What layers ask for -------------------------------------------------------------------------------------------
+
+    def windows(
+        self, blocks: Float[Tensor, "blocks channels P P"], halo: Halo, fill: float = 0.0
+    ) -> Float[Tensor, "blocks channels window_height window_width"]:
+        """Every block with a halo borrowed from its visible neighbours; `fill` where they are hidden or outside the frame."""
+        size = blocks.shape[-1]
+        if not halo:
+            return blocks
+        rows = F.pad(_as_rows(blocks), (0, 0, 0, 1), value=fill)  # the last row stands for everything hidden
+        table = self.window_table(size, halo)
+        height, width = size + halo.top + halo.bottom, size + halo.left + halo.right
+        return rows.index_select(0, table).view(len(self), height, width, -1).permute(0, 3, 1, 2)
+
+    def window_share(self, size: int, halo: Halo) -> float:
+        """Positions in all windows for one position of the whole canvas: what a halo costs, compared to the frame."""
+        window = (size + halo.top + halo.bottom) * (size + halo.left + halo.right)
+        return len(self) * window / (self.batch * self.rows * self.columns * size * size)
+
+    def stack(self, blocks: Tensor, channels_last: bool = False) -> Tensor:
+        """The K blocks of each sample as one tall image, `[B, C, K*P, P]` (or channels-last): no copy is made.
+
+        Whatever treats all positions of a sample alike (a mean, a norm, a drop) may then run as it was written.
+        """
+        if not channels_last:
+            return self.stack(blocks.permute(0, 2, 3, 1), channels_last=True).permute(0, 3, 1, 2)
+        size, channels = blocks.shape[2], blocks.shape[3]
+        return blocks.reshape(self.batch, self.visible_per_sample * blocks.shape[1], size, channels)
+
+    def unstack(self, stacked: Tensor, channels_last: bool = False) -> Tensor:
+        """Undo `stack`."""
+        if not channels_last:
+            return self.unstack(stacked.permute(0, 2, 3, 1), channels_last=True).permute(0, 3, 1, 2)
+        size, channels = stacked.shape[2], stacked.shape[3]
+        return stacked.reshape(len(self), stacked.shape[1] // self.visible_per_sample, size, channels)
+
+    # Index tables --------------------------------------------------------------------------------------------------
+
+    def positions(self, size: int) -> Int[Tensor, " visible_positions"]:
+        """Row in the canvas `[B*H*W, C]` of every position of every block."""
+        if size not in self._positions:
+            self._positions[size] = self._canvas_positions(size, Halo(0, 0, 0, 0)).flatten()
+        return self._positions[size]
+
+    def window_table(self, size: int, halo: Halo) -> Int[Tensor, " window_positions"]:
+        """Row in `[B*K*P*P + 1, C]` of every position of every window; the last row where nothing is visible."""
+        if (size, halo) not in self._tables:
+            hidden = len(self) * size * size
+            height = self.rows * size + halo.top + halo.bottom
+            width = self.columns * size + halo.left + halo.right
+            owner = torch.full((self.batch * height * width,), hidden, device=self.row.device)
+            inside = self._canvas_positions(size, halo)[
+                :, halo.top : halo.top + size, halo.left : halo.left + size
+            ].flatten()
+            owner[inside] = torch.arange(hidden, device=self.row.device)
+            self._tables[size, halo] = owner[self._canvas_positions(size, halo).flatten()]
+        return self._tables[size, halo]
+
+    def _canvas_positions(self, size: int, halo: Halo) -> Int[Tensor, "blocks window_height window_width"]:
+        """Positions of the blocks' windows in a canvas that has the halo as a border around each frame."""
+        height = self.rows * size + halo.top + halo.bottom
+        width = self.columns * size + halo.left + halo.right
+        down = torch.arange(size + halo.top + halo.bottom, device=self.row.device)
+        along = torch.arange(size + halo.left + halo.right, device=self.row.device)
+        y = self.row[:, None] * size + down
+        x = self.column[:, None] * size + along
+        return (self.sample[:, None, None] * height + y[:, :, None]) * width + x[:, None, :]
+
+
+def _as_rows(images: Float[Tensor, "images channels height width"]) -> Float[Tensor, "positions channels"]:
+    """All positions as rows; a view when the images are channels-last in memory."""
+    return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
