@@ -66,7 +66,7 @@ class MaskedAutoencoder(nn.Module):
         self, frames: Float[Tensor, "batch 3 height width"], mask: Bool[Tensor, "batch rows columns"]
     ) -> Float[Tensor, "batch patches values"]:
         """Reconstruct frames from their visible patches: `[B, rows * columns, patch * patch * 3]`."""
-        prediction: Tensor = self.decoder(self.encoder(frames, mask), mask)
+        prediction: Tensor = self.decoder(self.encoder(frames, mask), mask.to(frames.device))
         return prediction
 
 
@@ -104,7 +104,7 @@ class VideoMAC(nn.Module):
         backbone: timm name, or a timm module (used in place).
         mask_ratio: share of the patches to hide, in (0, 1).
         patch_size: pixels per mask patch, a multiple of the network's stride; None: the stride (32 for most networks).
-        symmetric: both frames lose the same patches; False: each its own, equally many (Table 3e).
+        symmetric: both frames lose the same patches; False: each its own, equally many (Table 3d).
         decoder_width: channels of the decoder.
         decoder_depth: blocks of the decoder.
         gamma: weight of the consistency loss in Eq. 3.
@@ -215,28 +215,29 @@ class VideoMAC(nn.Module):
         if mask is None:
             mask = self.sample_mask(len(pair), (pair.shape[-2], pair.shape[-1]))
         self._check(pair, mask)
-        mask = mask.to(pair.device)
         frame_a, frame_b = pair.unbind(1)
         mask_a, mask_b = (mask, mask) if mask.ndim == 3 else mask.unbind(1)
+        # The encoder reads the mask on the host: one that comes on the CPU costs no synchronisation with the GPU.
+        hidden_a, hidden_b = mask_a.to(pair.device), mask_b.to(pair.device)
 
         features = self.online.encoder(frame_a, mask_a)
-        online_prediction = self.online.decoder(features, mask_a)
+        online_prediction = self.online.decoder(features, hidden_a)
         with torch.no_grad():
             target_prediction = self.target(frame_b, mask_b)
         prediction_b = self.online(frame_b, mask_b) if self.target_gradient else target_prediction
 
-        online_loss = losses.reconstruction_loss(online_prediction, self.goal(frame_a), mask_a)
-        target_loss = losses.reconstruction_loss(prediction_b, self.goal(frame_b), mask_b)
-        consistency_loss = losses.consistency_loss(online_prediction, target_prediction, mask_a & mask_b)
+        online_loss = losses.reconstruction_loss(online_prediction, self.goal(frame_a), hidden_a)
+        target_loss = losses.reconstruction_loss(prediction_b, self.goal(frame_b), hidden_b)
+        consistency_loss = losses.consistency_loss(online_prediction, target_prediction, hidden_a & hidden_b)
         return VideoMACOutput(
             loss=self.total_loss(online_loss, target_loss, consistency_loss),
             online_loss=online_loss,
             target_loss=target_loss,
             consistency_loss=consistency_loss,
-            mask=mask,
+            mask=mask.to(pair.device),
             online_prediction=online_prediction,
             target_prediction=target_prediction,
-            feature_std=feature_std(features.detach(), mask_a),
+            feature_std=feature_std(features.detach(), hidden_a),
         )
 
     def sample_mask(

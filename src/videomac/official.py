@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 from videomac.errors import UserError
 from videomac.files import read_torch
+from videomac.sparse import Blocks, MaskedCanvas
+from videomac.sparse.convert import restore
+from videomac.sparse.layers import BLOCK_AWARE, BlockAware
 
 if TYPE_CHECKING:
     from videomac.model import MaskedAutoencoder, VideoMAC
@@ -34,6 +37,25 @@ class BatchResponseNorm(GlobalResponseNorm):
         norm = x.norm(p=2, dim=(0, *self.spatial_dim), keepdim=True)
         response = norm / (norm.mean(dim=self.channel_dim, keepdim=True) + self.eps)
         return x + torch.addcmul(self.bias.view(self.wb_shape), self.weight.view(self.wb_shape), x * response)
+
+
+class VisibleBatchResponseNorm(BlockAware, BatchResponseNorm):
+    """`BatchResponseNorm` under a mask: over all visible positions."""
+
+    kind = "batch statistics over visible positions"
+
+    def on_blocks(self, x: Tensor, layout: Blocks) -> Tensor:
+        """The blocks are all visible positions, and nothing else."""
+        return self.parent_forward(x)
+
+    def on_canvas(self, x: Tensor, layout: MaskedCanvas) -> Tensor:
+        """A hidden cell of 0 adds nothing to the norm."""
+        if self.channel_dim == 1:
+            return self.parent_forward(layout.hide(x))
+        return self.parent_forward(layout.hide(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+BLOCK_AWARE[BatchResponseNorm] = VisibleBatchResponseNorm
 
 
 class StageNormConvNeXt(ConvNeXt):
@@ -61,7 +83,7 @@ def add_stage_norms(backbone: nn.Module) -> nn.Module:
 
 def normalize_over_batch(backbone: nn.Module) -> nn.Module:
     """Turn every GRN of a timm network, in place, into a `BatchResponseNorm`."""
-    for module in backbone.modules():
+    for module in restore(backbone).modules():
         if type(module) is GlobalResponseNorm:
             module.__class__ = BatchResponseNorm
     return backbone
