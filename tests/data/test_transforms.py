@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as TF
 
 from videomac.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     PairTransform,
+    _change_color,
     denormalize,
     normalize,
     resize,
@@ -136,6 +138,35 @@ def test_color_changes_colors_and_not_positions() -> None:
         assert torch.equal(result[..., :20], result[..., :1].expand(2, 3, 40, 20))  # the edge stays at column 20
         assert not torch.allclose(result[..., 19], result[..., 20])
     assert len({float(result.sum()) for result in results}) == 8
+
+
+def test_color_changes_equal_torchvisions() -> None:
+    frames = resize(noise(10, 14), (50, 70)).clamp(90, 150)  # nothing reaches 0 or 255
+    unchanged = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
+    for name in ["brightness", "contrast", "saturation"]:
+        for factor in (0.6, 0.9, 1.4):
+            changed = _change_color(frames, **{**unchanged, name: factor}).int()
+            expected = getattr(TF, f"adjust_{name}")(frames, factor).int()
+            assert (changed - expected).abs().max() <= 1, (name, factor)
+            assert (changed - frames).abs().max() > 5
+    assert (_change_color(frames, **unchanged).int() - frames).abs().max() <= 1
+    everything = _change_color(frames, 0.9, 1.2, 0.8, 0.0).int()
+    expected = TF.adjust_contrast(TF.adjust_saturation(TF.adjust_brightness(frames, 0.9), 0.8), 1.2).int()
+    assert (everything - expected).abs().max() <= 2
+
+
+def test_hue_turns_like_torchvisions_and_keeps_luma() -> None:
+    frames = torch.full((1, 3, 1, 6), 100, dtype=torch.uint8)
+    for column, channels in enumerate([(0,), (0, 1), (1,), (1, 2), (2,), (2, 0)]):
+        frames[0, list(channels), 0, column] = 150
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    for turn in (-0.1, 0.05, 0.1):
+        changed = _change_color(frames, 1, 1, 1, turn).float()[0, :, 0]
+        expected = TF.adjust_hue(frames, turn).float()[0, :, 0]
+        # Another circle through the same colours: the direction is that of HSV, the length of the step nearly.
+        moved, wanted = changed - frames[0, :, 0], expected - frames[0, :, 0]
+        assert (torch.nn.functional.cosine_similarity(moved, wanted, dim=0) > 0.6).all()
+        torch.testing.assert_close(luma @ changed, luma @ frames[0, :, 0].float(), rtol=0, atol=1)
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
