@@ -146,13 +146,17 @@ def test_color_changes_equal_torchvisions() -> None:
     for name in ["brightness", "contrast", "saturation"]:
         for factor in (0.6, 0.9, 1.4):
             changed = _change_color(frames, **{**unchanged, name: factor}).int()
-            expected = getattr(TF, f"adjust_{name}")(frames, factor).int()
-            assert (changed - expected).abs().max() <= 1, (name, factor)
-            assert (changed - frames).abs().max() > 5
-    assert (_change_color(frames, **unchanged).int() - frames).abs().max() <= 1
+            expected = getattr(TF, f"adjust_{name}")(frames / 255, factor) * 255
+            assert (changed - expected).abs().max() <= 0.51, (name, factor)
+            assert (changed - frames).abs().max() > 2
+    assert torch.equal(_change_color(frames, **unchanged), frames)
     everything = _change_color(frames, 0.9, 1.2, 0.8, 0.0).int()
-    expected = TF.adjust_contrast(TF.adjust_saturation(TF.adjust_brightness(frames, 0.9), 0.8), 1.2).int()
-    assert (everything - expected).abs().max() <= 2
+    for order in ("brightness saturation contrast", "contrast saturation brightness"):
+        expected = frames / 255
+        for name in order.split():
+            factor = {"brightness": 0.9, "contrast": 1.2, "saturation": 0.8}[name]
+            expected = getattr(TF, f"adjust_{name}")(expected, factor)
+        assert (everything - expected * 255).abs().max() <= 0.6
 
 
 def test_hue_turns_like_torchvisions_and_keeps_luma() -> None:
@@ -163,9 +167,10 @@ def test_hue_turns_like_torchvisions_and_keeps_luma() -> None:
     for turn in (-0.1, 0.05, 0.1):
         changed = _change_color(frames, 1, 1, 1, turn).float()[0, :, 0]
         expected = TF.adjust_hue(frames, turn).float()[0, :, 0]
-        # Another circle through the same colours: the direction is that of HSV, the length of the step nearly.
+        # HSV goes round by another way, but not in the other direction.
         moved, wanted = changed - frames[0, :, 0], expected - frames[0, :, 0]
-        assert (torch.nn.functional.cosine_similarity(moved, wanted, dim=0) > 0.6).all()
+        agreement = torch.nn.functional.cosine_similarity(moved, wanted, dim=0)
+        assert agreement.min() > 0.2 and agreement.mean() > 0.6
         torch.testing.assert_close(luma @ changed, luma @ frames[0, :, 0].float(), rtol=0, atol=1)
 
 
