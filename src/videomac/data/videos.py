@@ -544,7 +544,8 @@ class MemoryVideo:
     def read(self, indices: Sequence[int]) -> UInt8[Tensor, "frames 3 height width"]:
         """Copy the frames with these numbers; see `Video.read`."""
         _check_indices(indices, self)
-        return self.pixels[list(indices)].permute(0, 3, 1, 2)
+        # Indexing with a list would copy byte by byte, 16 times slower.
+        return self.pixels.index_select(0, torch.tensor(indices)).permute(0, 3, 1, 2)
 
 
 def cache_in_memory(videos: Sequence[Video], gib: float, short_side: int | None = None) -> list[Video]:
@@ -578,7 +579,7 @@ def cache_in_memory(videos: Sequence[Video], gib: float, short_side: int | None 
     return cached
 
 
-_DECODE_AT_ONCE = 64
+_BYTES_AT_ONCE = 2**28
 
 
 class _SharedPool:
@@ -612,18 +613,19 @@ class _SharedPool:
 
 
 def _into_memory(video: Video, pool: _SharedPool, short_side: int | None) -> MemoryVideo:
-    def read(numbers: Sequence[int]) -> Tensor:
-        frames = video.read(numbers)
+    def shrunk(frames: Tensor) -> Tensor:
         if short_side is not None and min(frames.shape[-2:]) > short_side:
             frames = resize_short_side(frames, short_side)
         return frames.permute(0, 2, 3, 1)
 
-    shape = (len(video), *read([0]).shape[1:])
+    sample = video.read([0])
+    shape = (len(video), *shrunk(sample).shape[1:])
     memory, start = pool.take(int(np.prod(shape)))
     cached = MemoryVideo(video.name, video.fps, memory, start, shape)
-    for first in range(0, len(video), _DECODE_AT_ONCE):
-        last = min(first + _DECODE_AT_ONCE, len(video))
-        frames = read(range(first, last))
+    at_once = max(1, _BYTES_AT_ONCE // sample.numel())
+    for first in range(0, len(video), at_once):
+        last = min(first + at_once, len(video))
+        frames = shrunk(video.read(range(first, last)))
         if frames.shape[1:] != shape[1:]:
             raise VideoError(f"{video.name}: the frame size changes within the video, before frame {last}")
         cached.pixels[first:last] = frames
