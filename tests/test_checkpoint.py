@@ -46,16 +46,23 @@ def dense(model: VideoMAC, which: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "name", ["convnextv2_atto", "resnet18", "resnet18_patchify", "convnextv2_small_isotropic", "efficientnet_lite0"]
+    ("name", "model_args"),
+    [
+        ("convnextv2_atto", {}),
+        ("efficientnet_lite0", {}),
+        ("resnet18", {"layers": [1, 1, 1, 1]}),
+        ("resnet18_patchify", {"layers": [1, 1, 1, 1]}),
+        ("convnextv2_small_isotropic", {"depth": 2, "dim": 16}),
+    ],
 )
-def test_export_opens_in_timm(name: str, tmp_path: Path) -> None:
+def test_export_opens_in_timm(name: str, model_args: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
-    encoder = SparseEncoder(create_backbone(name)).eval()
-    assert save_backbone(encoder, tmp_path / "backbone", name=name) == []
+    encoder = SparseEncoder(create_backbone(name, **model_args)).eval()
+    assert save_backbone(encoder, tmp_path / "backbone", name=name, model_args=model_args) == []
     expected = encoder(FRAMES)
 
     opened = timm.create_model(f"local-dir:{tmp_path / 'backbone'}", pretrained=True).eval()
-    strict = timm.create_model(name, num_classes=0).eval()
+    strict = timm.create_model(name, num_classes=0, **model_args).eval()
     strict.load_state_dict(load_file(tmp_path / "backbone" / "model.safetensors"), strict=True)
     classifier = timm.create_model(f"local-dir:{tmp_path / 'backbone'}", pretrained=True, num_classes=7).eval()
     ours = load_backbone(tmp_path / "backbone")

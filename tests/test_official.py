@@ -150,6 +150,23 @@ def test_grn_takes_its_norm_over_the_whole_batch() -> None:
     torch.testing.assert_close(paper(frames, mask)[:1], paper(frames[:1], mask[:1]))
 
 
+@pytest.mark.parametrize("conv_mlp", [False, True])
+def test_grn_over_the_batch_is_the_same_in_both_modes(conv_mlp: bool) -> None:
+    """Channels last in the larger ConvNeXts, channels first (`conv_mlp`) in atto to nano."""
+    pair, mask = make.inputs()
+    settings = {"depths": (1, 1, 1, 1), "dims": (4, 8, 12, 16), "conv_mlp": conv_mlp}
+    torch.manual_seed(0)
+    blocks = VideoMAC("convnextv2_tiny", backbone_args=settings, preset="official", mode="blocks").double()
+    masked = VideoMAC("convnextv2_tiny", backbone_args=settings, preset="official", mode="masked").double()
+    for parameter in blocks.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    masked.load_state_dict(blocks.state_dict())
+    encoded = blocks.online.encoder(pair[:, 0], mask)
+    assert relative_error(masked.online.encoder(pair[:, 0], mask), encoded) < 1e-12
+    alone = blocks.online.encoder(pair[:1, 0], mask[:1])
+    assert relative_error(alone, encoded[:1]) > 1e-3
+
+
 def test_stage_norms_exist_for_convnexts_only() -> None:
     for network, expected in (("convnextv2", [4, 8, 12, 16]), ("convnext", [4, 8, 12, 16]), ("resnet_basic", [])):
         backbone = tiny(network).online.encoder.backbone
@@ -199,7 +216,10 @@ def test_initialisation() -> None:
     uniform = 1 / 64**0.5 / 3**0.5  # PyTorch's default for 64 inputs
     assert decoder.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(uniform, rel=0.1)
     assert decoder.mask_token.std().item() == pytest.approx(0.02, rel=0.3)
-    resnet = VideoMAC("resnet18_patchify", decoder_width=8, preset="official").online.encoder.backbone
+    small = {"layers": (1, 1, 1, 1), "channels": (16, 32, 32, 32)}
+    resnet = VideoMAC(
+        "resnet18_patchify", backbone_args=small, decoder_width=8, preset="official"
+    ).online.encoder.backbone
     assert resnet.conv1.weight.std().item() == wide
     assert resnet.layer2[0].conv1.weight.std().item() == narrow
 

@@ -7,6 +7,7 @@ timm's own classes with other settings; none has pre-trained weights to download
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -41,8 +42,8 @@ class PatchifyResNet(ResNet):
     instead of BatchNorm, GELU instead of ReLU. Names are timm's (`conv1`, `bn1`, `layer1` ...).
     """
 
-    def __init__(self, block: Any, layers: tuple[int, ...], **kwargs: Any) -> None:
-        super().__init__(block, layers, norm_layer=LayerNorm2d, act_layer="gelu", zero_init_last=False, **kwargs)
+    def __init__(self, block: Any, layers: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(block, tuple(layers), norm_layer=LayerNorm2d, act_layer="gelu", zero_init_last=False, **kwargs)
         self.conv1 = nn.Conv2d(kwargs.get("in_chans", 3), 64, kernel_size=4, stride=4)  # type: ignore[assignment]
         self.act1 = nn.Identity()
         self.maxpool = nn.Identity()  # type: ignore[assignment]
