@@ -18,13 +18,15 @@ Mode = Literal["auto", "blocks", "masked"]
 class SparseEncoder(nn.Module):
     """A ConvNet that sees nothing of hidden patches.
 
-    A value at a visible position is a function of visible positions only; to a layer that mixes positions a hidden position
-    is what lies outside the frame: 0, or minus infinity for max pooling. Without a mask the encoder is the dense network.
+    A value at a visible position is a function of visible positions only; to a layer that mixes positions a hidden
+    position is what lies outside the frame: 0, or minus infinity for max pooling. Without a mask the encoder is the
+    dense network.
 
     Args:
         backbone: a timm name, or a network with timm's `forward_features`, which is used in place: its layers become
             block-aware, its parameters and state-dict keys stay.
-        mode: "blocks" computes visible patches only; "masked" computes the whole frame and hides cells before every layer
+        mode: "blocks" computes visible patches only; "masked" computes the whole frame and hides cells before every
+            layer
             that mixes positions (the reference, and the fallback); "auto" takes blocks wherever the network allows it.
 
     Attributes:
@@ -72,7 +74,8 @@ class SparseEncoder(nn.Module):
 
         Args:
             frames: `[B, 3, H, W]`; what hidden patches hold is never read, not even NaN.
-            mask: True = hidden; its grid divides the frame into square patches, a multiple of the stride wide. On any device.
+            mask: True = hidden; its grid divides the frame into square patches, a multiple of the stride wide. On any
+                device.
 
         Returns:
             `[B, C, H/stride, W/stride]`: timm's `forward_features`; exactly 0 where hidden.

@@ -1,7 +1,8 @@
 """The sparse engine: a masked ConvNet that computes visible patches only.
 
-`blocks` lays the visible patches out as a batch, `masked` is the reference on the whole canvas, `layers` holds the layers that
-work on either, `convert` swaps them into a timm network and `audit` proves that the result means what it should.
+`blocks` lays the visible patches out as a batch, `masked` is the reference on the whole canvas, `layers` holds the
+layers that work on either, `convert` swaps them into a timm network and `audit` proves that the result means what it
+should.
 """
 
 from videomac.sparse.audit import Audit, audit

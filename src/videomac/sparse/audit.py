@@ -1,8 +1,8 @@
 """Is a network understood? Not a matter of lists: two experiments on a copy of it decide.
 
-The poison experiment runs the masked canvas and sets every hidden activation to NaN after each module: if a visible cell turns
-NaN, some module mixes positions in a way the engine does not know, and it is named. The blocks experiment compares blocks
-mode with the masked canvas, in float64, and names the first layer where they part.
+The poison experiment runs the masked canvas and sets every hidden activation to NaN after each module: if a visible
+cell turns NaN, some module mixes positions in a way the engine does not know, and it is named. The blocks experiment
+compares blocks mode with the masked canvas, in float64, and names the first layer where they part.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def _specimen(network: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in specimen.parameters():
-            # Layer scale, GRN and the last BatchNorm of a block start at 0 or 1e-6 and would hide what their branch does.
+            # Layer scale, GRN and the last BatchNorm of a block start at 0 or 1e-6 and would hide what their branch
+            # does.
             if parameter.numel() and bool((parameter == parameter.flatten()[0]).all()):
                 parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator, dtype=parameter.dtype))
             parameter.requires_grad_(True)
@@ -104,7 +105,7 @@ def _specimen(network: nn.Module) -> nn.Module:
 
 
 def _features(network: nn.Module, x: Tensor) -> Tensor:
-    return cast(Tensor, cast(nn.Module, network).forward_features(x))  # type: ignore[operator]
+    return cast(Tensor, network.forward_features(x))  # type: ignore[operator]
 
 
 def _measure(network: nn.Module) -> tuple[int, int]:
@@ -136,7 +137,7 @@ def _unreached(network: nn.Module, stride: int) -> frozenset[str]:
     """Parameters without a gradient after a backward through the features."""
     generator = torch.Generator().manual_seed(1)
     frames = torch.randn(2, 3, 2 * stride, 2 * stride, generator=generator, dtype=torch.float64)
-    _features(network, frames).sum().backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(_features(network, frames).sum())
     names = frozenset(name for name, p in network.named_parameters() if p.grad is None)
     network.zero_grad(set_to_none=True)
     return names
@@ -179,7 +180,7 @@ def _poison(network: nn.Module, slot: LayoutSlot, stride: int) -> str | None:
         return hook
 
     handles = [
-        module.register_forward_hook(poison(name))  # type: ignore[arg-type]
+        module.register_forward_hook(poison(name))
         for name, module in network.named_modules()
         if name and not _inside_per_sample(network, name)
     ]

@@ -1,10 +1,11 @@
 """Visible blocks are the batch.
 
-The mask hides whole patches and leaves the same number K of them visible in every sample, so the visible part of a batch is an
-ordinary tensor of blocks `[B*K, C, P, P]`: P = patch size at the input, patch size / stride further down. Most layers of a
-ConvNet never look across a block's border and run on it unmodified; `Blocks` gives the others what they need to know of their
-surroundings: a halo borrowed from visible neighbours (`windows`), the whole frame (`to_canvas`), or all blocks of a sample
-as one tall image (`stack`).
+The mask hides whole patches and leaves the same number K of them visible in every sample, so the visible part of a
+batch is an ordinary tensor of blocks `[B*K, C, P, P]`: P = patch size at the input, patch size / stride further down.
+Most layers of a ConvNet never look across a block's border and run on it unmodified; `Blocks` gives the others what
+they need to know of their
+surroundings: a halo borrowed from visible neighbours (`windows`), the whole frame (`to_canvas`), or all blocks of a
+    sample as one tall image (`stack`).
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ class Halo(NamedTuple):
 class Blocks:
     """The visible patches of one batch and where they lie.
 
-    Blocks are ordered sample by sample, in a sample row by row. Inside the engine blocks are kept channels-last in memory, so
-    that "all positions of all blocks" is the matrix `[B*K*P*P, C]` without a copy and every exchange between blocks is a
-    selection of its rows. The index tables depend on the mask alone; they are made once per mask and size P, from `argsort`
-    on the mask's own device, without reading anything back from it.
+    Blocks are ordered sample by sample, in a sample row by row. Inside the engine blocks are kept channels-last in
+    memory, so that "all positions of all blocks" is the matrix `[B*K*P*P, C]` without a copy and every exchange
+    between blocks is a selection of its rows. The index tables depend on the mask alone; they are made once per mask
+    and size P, from `argsort` on the mask's own device, without reading anything back from it.
 
     Args:
         mask: True = hidden; the same number K >= 1 of visible patches in every sample.
@@ -98,7 +99,7 @@ class Blocks:
     def windows(
         self, blocks: Float[Tensor, "blocks channels P P"], halo: Halo, fill: float = 0.0
     ) -> Float[Tensor, "blocks channels window_height window_width"]:
-        """Every block with a halo borrowed from its visible neighbours; `fill` where they are hidden or outside the frame."""
+        """Every block with a halo borrowed from visible neighbours; `fill` where hidden or outside the frame."""
         size = blocks.shape[-1]
         if not halo:
             return blocks

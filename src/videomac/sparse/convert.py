@@ -1,7 +1,7 @@
 """Swap the layers of a network for block-aware ones, in place, and back.
 
-A layer's class is exchanged and nothing else: parameters, buffers, hooks, names and the module tree stay what they were, so
-state-dict keys are the network's own.
+A layer's class is exchanged and nothing else: parameters, buffers, hooks, names and the module tree stay what they
+were, so state-dict keys are the network's own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class LayerReport:
     Attributes:
         name: its path in the network.
         layer: its class before the swap.
-        became: "halo top,bottom,left,right", "batch statistics over visible positions", "per sample", "picks positions",
+        became: "halo top,bottom,left,right", "batch statistics over visible positions", "per sample", "picks
+            positions",
             "masked only" or "unchanged".
         obstacle: why it cannot work on blocks, or None.
     """
@@ -57,7 +58,7 @@ def restore(network: nn.Module) -> nn.Module:
     """Give every block-aware layer its own class back, in place."""
     for module in network.modules():
         if isinstance(module, BlockAware):
-            module.__class__ = plain_class(type(module))
+            module.__class__ = plain_class(type(module))  # type: ignore[assignment]  # a parent of its class, on purpose
             del module.slot
     return network
 
@@ -65,7 +66,7 @@ def restore(network: nn.Module) -> nn.Module:
 def _convert_children(module: nn.Module, path: str, slot: LayoutSlot, reports: list[LayerReport]) -> None:
     for name, child in module.named_children():
         full_name = f"{path}{name}"
-        aware = type(child) if isinstance(child, BlockAware) else _block_aware_class(child)
+        aware = _block_aware_class(child)
         if aware is None:
             if next(child.children(), None) is None:
                 reports.append(LayerReport(full_name, type(child).__name__, "unchanged"))
@@ -81,7 +82,9 @@ def _convert_children(module: nn.Module, path: str, slot: LayoutSlot, reports: l
 
 
 def _block_aware_class(module: nn.Module) -> type[BlockAware] | None:
-    """The class to swap in, or None for a layer that may stay as it is."""
+    """The class to swap in (its own where that has happened), or None for a layer that may stay as it is."""
+    if isinstance(module, BlockAware):
+        return type(module)
     if type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.padding in ((0, 0), "valid"):
         return StridedPointwiseConv2d if max(module.stride) > 1 else None
     aware = BLOCK_AWARE.get(type(module))

@@ -1,8 +1,8 @@
 """Layers that know about blocks.
 
-Each is a subclass of the layer it stands in for, with the parent's parameters, names and arithmetic. With no mask it *is* its
-parent; with one it asks the layout in its slot for what it needs: `on_blocks` when the visible patches are the batch,
-`on_canvas` when the whole frame is there with hidden cells in it. There are three kinds:
+Each is a subclass of the layer it stands in for, with the parent's parameters, names and arithmetic. With no mask it
+*is* its parent; with one it asks the layout in its slot for what it needs: `on_blocks` when the visible patches are
+the batch, `on_canvas` when the whole frame is there with hidden cells in it. There are three kinds:
 
 - a layer that mixes positions borrows a halo from its visible neighbours (hidden ones count as the frame's outside);
 - BatchNorm takes its statistics over the visible positions of the batch, which blocks mode gives for free;
@@ -47,7 +47,8 @@ Layout: TypeAlias = "Blocks | MaskedCanvas"
 class LayoutSlot:
     """Where an encoder puts the layout of the batch under way, for its own layers to read.
 
-    All layers of one encoder share one slot, and no two encoders do; a deep copy or a pickle of the encoder keeps it so.
+    All layers of one encoder share one slot, and no two encoders do; a deep copy or a pickle of the encoder keeps it
+    so.
     """
 
     layout: Layout | None = None
@@ -140,7 +141,8 @@ def _keeps_grid(kernel: int, stride: int, padding: int) -> bool:
 class HaloConv2d(_Mixing, nn.Conv2d):
     """Convolution with ordinary zero padding."""
 
-    # A depthwise kernel on windows far larger than their block is slower than on the whole canvas (measured on the CPU).
+    # A depthwise kernel on windows far larger than their block is slower than on the whole canvas (measured on the
+    # CPU).
     canvas_above: ClassVar[float] = 8.0
 
     def extent(self) -> tuple[int, int]:
@@ -175,7 +177,7 @@ class HaloConv2d(_Mixing, nn.Conv2d):
         return (0, 0) if self.padding == "valid" else _pair(self.padding)
 
 
-class HaloConv2dSame(HaloConv2d, Conv2dSame):  # type: ignore[misc]
+class HaloConv2dSame(HaloConv2d, Conv2dSame):
     """Convolution with timm's (TensorFlow's) "same" padding."""
 
     def halo(self) -> Halo:
@@ -183,7 +185,7 @@ class HaloConv2dSame(HaloConv2d, Conv2dSame):  # type: ignore[misc]
         return Halo(*_same(h, self.stride[0]), *_same(w, self.stride[1]))
 
     def parent_forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, Conv2dSame.forward(self, x))
+        return cast(Tensor, Conv2dSame.forward(self, x))  # type: ignore[no-untyped-call]
 
     def obstacle(self) -> str | None:
         return None
@@ -192,8 +194,8 @@ class HaloConv2dSame(HaloConv2d, Conv2dSame):  # type: ignore[misc]
 class StridedPointwiseConv2d(_Mixing, nn.Conv2d):
     """1x1 convolution with a stride: picks its positions first, so that what it does not read costs nothing.
 
-    It never looks across a border; it is here because oneDNN's channels-last float32 backward of exactly this layer writes
-    beyond its buffers for few input channels.
+    It never looks across a border; it is here because oneDNN's channels-last float32 backward of exactly this layer
+    writes beyond its buffers for few input channels.
     """
 
     kind = "picks positions"
@@ -226,7 +228,8 @@ class HaloMaxPool2d(_Mixing, nn.MaxPool2d):
         return F.max_pool2d(windows, self.kernel_size, self.stride, 0, self.dilation)
 
     def on_canvas(self, x: Tensor, layout: MaskedCanvas) -> Tensor:
-        # Where a whole window is hidden the maximum is minus infinity, which an activation's backward would turn into NaN.
+        # Where a whole window is hidden the maximum is minus infinity, which an activation's backward would turn into
+        # NaN.
         return layout.hide(super().on_canvas(x, layout))
 
     def obstacle(self) -> str | None:
@@ -236,7 +239,7 @@ class HaloMaxPool2d(_Mixing, nn.MaxPool2d):
         return None
 
 
-class HaloMaxPool2dSame(HaloMaxPool2d, MaxPool2dSame):  # type: ignore[misc]
+class HaloMaxPool2dSame(HaloMaxPool2d, MaxPool2dSame):
     """Max pooling with "same" padding."""
 
     def halo(self) -> Halo:
@@ -244,7 +247,7 @@ class HaloMaxPool2dSame(HaloMaxPool2d, MaxPool2dSame):  # type: ignore[misc]
         return Halo(*_same(k[0], s[0]), *_same(k[1], s[1]))
 
     def parent_forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, MaxPool2dSame.forward(self, x))
+        return cast(Tensor, MaxPool2dSame.forward(self, x))  # type: ignore[no-untyped-call]
 
     def obstacle(self) -> str | None:
         return None
@@ -281,27 +284,27 @@ class _CanvasOnly(_Mixing):
         return self.kind
 
 
-class CanvasBlurPool2d(_CanvasOnly, BlurPool2d):  # type: ignore[misc]
+class CanvasBlurPool2d(_CanvasOnly, BlurPool2d):
     """Blur pooling (its reflection at the frame's border is its own)."""
 
 
-class CanvasAvgPool2dSame(_CanvasOnly, AvgPool2dSame):  # type: ignore[misc]
+class CanvasAvgPool2dSame(_CanvasOnly, AvgPool2dSame):
     """Average pooling with "same" padding."""
 
 
-class CanvasStdConv2d(_CanvasOnly, StdConv2d):  # type: ignore[misc]
+class CanvasStdConv2d(_CanvasOnly, StdConv2d):
     """Weight-standardised convolution."""
 
 
-class CanvasStdConv2dSame(_CanvasOnly, StdConv2dSame):  # type: ignore[misc]
+class CanvasStdConv2dSame(_CanvasOnly, StdConv2dSame):
     """Weight-standardised convolution, "same" padding."""
 
 
-class CanvasScaledStdConv2d(_CanvasOnly, ScaledStdConv2d):  # type: ignore[misc]
+class CanvasScaledStdConv2d(_CanvasOnly, ScaledStdConv2d):
     """Scaled weight-standardised convolution."""
 
 
-class CanvasScaledStdConv2dSame(_CanvasOnly, ScaledStdConv2dSame):  # type: ignore[misc]
+class CanvasScaledStdConv2dSame(_CanvasOnly, ScaledStdConv2dSame):
     """Scaled weight-standardised convolution, "same" padding."""
 
 
@@ -323,7 +326,7 @@ class VisibleBatchNorm2d(_VisibleBatchNorm, nn.BatchNorm2d):
     """Batch normalisation."""
 
 
-class VisibleBatchNormAct2d(_VisibleBatchNorm, BatchNormAct2d):  # type: ignore[misc]
+class VisibleBatchNormAct2d(_VisibleBatchNorm, BatchNormAct2d):
     """timm's batch normalisation with an activation."""
 
 
@@ -356,37 +359,37 @@ class _PerSample(BlockAware):
         return layout.on_each_sample(x.permute(0, 3, 1, 2), channels_first).permute(0, 2, 3, 1)
 
 
-class SampleGlobalResponseNorm(_PerSample, GlobalResponseNorm):  # type: ignore[misc]
+class SampleGlobalResponseNorm(_PerSample, GlobalResponseNorm):
     """ConvNeXt V2's GRN: the L2 norm of a channel over the sample's visible positions."""
 
     def channels_last(self) -> bool:
         return bool(self.channel_dim == -1)
 
 
-class SampleSEModule(_PerSample, SEModule):  # type: ignore[misc]
+class SampleSEModule(_PerSample, SEModule):
     """Squeeze-excite (RegNetY, SE-ResNets)."""
 
 
-class SampleSqueezeExcite(_PerSample, SqueezeExcite):  # type: ignore[misc]
+class SampleSqueezeExcite(_PerSample, SqueezeExcite):
     """Squeeze-excite (EfficientNet, MobileNetV3)."""
 
 
-class SampleSqueezeExciteCl(_PerSample, SqueezeExciteCl):  # type: ignore[misc]
+class SampleSqueezeExciteCl(_PerSample, SqueezeExciteCl):
     """Squeeze-excite, channels last."""
 
     def channels_last(self) -> bool:
         return True
 
 
-class SampleEffectiveSEModule(_PerSample, EffectiveSEModule):  # type: ignore[misc]
+class SampleEffectiveSEModule(_PerSample, EffectiveSEModule):
     """Effective squeeze-excite (VoVNet, HGNet)."""
 
 
-class SampleEcaModule(_PerSample, EcaModule):  # type: ignore[misc]
+class SampleEcaModule(_PerSample, EcaModule):
     """Efficient channel attention."""
 
 
-class SampleCecaModule(_PerSample, CecaModule):  # type: ignore[misc]
+class SampleCecaModule(_PerSample, CecaModule):
     """Efficient channel attention, circular."""
 
 
@@ -394,19 +397,19 @@ class SampleTorchGroupNorm(_PerSample, nn.GroupNorm):
     """Group normalisation."""
 
 
-class SampleGroupNorm(_PerSample, GroupNorm):  # type: ignore[misc]
+class SampleGroupNorm(_PerSample, GroupNorm):
     """timm's group normalisation."""
 
 
-class SampleGroupNorm1(_PerSample, GroupNorm1):  # type: ignore[misc]
+class SampleGroupNorm1(_PerSample, GroupNorm1):
     """timm's group normalisation with one group."""
 
 
-class SampleGroupNormAct(_PerSample, GroupNormAct):  # type: ignore[misc]
+class SampleGroupNormAct(_PerSample, GroupNormAct):
     """timm's group normalisation with an activation."""
 
 
-class SampleDropPath(_PerSample, DropPath):  # type: ignore[misc]
+class SampleDropPath(_PerSample, DropPath):
     """Stochastic depth: one draw for each sample, not for each block."""
 
     def on_canvas(self, x: Tensor, layout: MaskedCanvas) -> Tensor:

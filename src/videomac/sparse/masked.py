@@ -1,8 +1,9 @@
 """Masked dense: the meaning of the engine, computed on the whole canvas.
 
-The same network runs on whole frames. Before every layer that mixes positions hidden cells are set (with `torch.where`, never
-by multiplication: NaN and infinity would survive it), statistics are taken over visible positions, and the output is exactly 0
-where hidden. It is the reference that blocks mode must equal, and it serves networks that blocks mode does not know.
+The same network runs on whole frames. Before every layer that mixes positions hidden cells are set (with
+`torch.where`, never by multiplication: NaN and infinity would survive it), statistics are taken over visible
+positions, and the output is exactly 0 where hidden. It is the reference that blocks mode must equal, and it serves
+networks that blocks mode does not know.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class MaskedCanvas:
         if (height, width) not in self._visible:
             if height % self.rows or width % self.columns:
                 raise ValueError(
-                    f"a layer works on a {height}x{width} map, which a {self.rows}x{self.columns} grid of patches does not divide"
+                    f"a layer's {height}x{width} map does not divide into {self.rows}x{self.columns} patches"
                 )
             cells = self.mask.repeat_interleave(height // self.rows, dim=1)
             cells = cells.repeat_interleave(width // self.columns, dim=2)
@@ -55,18 +56,20 @@ class MaskedCanvas:
     def on_visible(
         self, x: Float[Tensor, "batch channels height width"], function: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Apply a function of all visible positions of the batch, given as one image `[1, C, positions, 1]`; 0 elsewhere."""
+        """Apply a function of all visible positions of the batch, given as images `[positions, C, 1, 1]`; 0 elsewhere.
+
+        (PyTorch's BatchNorm backward is wrong on the CPU for one channels-last image `[1, C, positions, 1]`.)
+        """
         rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
         positions = self.positions(x.shape[2], x.shape[3])
-        image = rows.index_select(0, positions).t()[None, :, :, None]
-        result = function(image)[0, :, :, 0].t()
+        result = function(rows.index_select(0, positions)[:, :, None, None])[:, :, 0, 0]
         canvas = result.new_zeros(rows.shape[0], result.shape[1]).index_copy(0, positions, result)
         return canvas.view(x.shape[0], x.shape[2], x.shape[3], -1).permute(0, 3, 1, 2)
 
     def on_each_sample(
         self, x: Float[Tensor, "batch channels height width"], function: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Apply a function of the visible positions of one sample, given as images `[samples, C, positions, 1]`; 0 elsewhere."""
+        """Apply a function of a sample's visible positions, given as `[samples, C, positions, 1]`; 0 elsewhere."""
         rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
         positions = self.positions(x.shape[2], x.shape[3])
         visible = rows.index_select(0, positions)
@@ -75,7 +78,7 @@ class MaskedCanvas:
             result = function(images).permute(0, 2, 3, 1).reshape(visible.shape[0], -1)
         else:  # samples that show different numbers of patches go one by one
             cell = visible.shape[0] // sum(self.counts)
-            samples = visible.split([count * cell for count in self.counts])
+            samples = torch.split(visible, [count * cell for count in self.counts])
             results = [function(sample.t()[None, :, :, None])[0, :, :, 0].t() for sample in samples]
             result = torch.cat(results)
         canvas = result.new_zeros(rows.shape[0], result.shape[1]).index_copy(0, positions, result)
