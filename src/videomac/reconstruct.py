@@ -1,0 +1,135 @@
+"""`videomac reconstruct`: what a pre-trained network makes of the hidden part of a video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from videomac import heldout
+from videomac.checkpoint import last_checkpoint, load_videomac
+from videomac.config import ReconstructConfig, save_config
+from videomac.data.synthetic import write_video
+from videomac.data.transforms import normalize, resize
+from videomac.data.videos import VIDEO_SUFFIXES, Video, VideoError, find_videos
+from videomac.errors import UserError
+from videomac.files import read_torch
+from videomac.masking import random_mask
+from videomac.model import VideoMAC
+from videomac.outputs import claim, table, write_metrics, write_rows
+from videomac.visualize import reconstruct_frames
+
+OWNED = ("config.yaml", "metrics.json", "metrics.csv", "*.png", "*.mp4")
+DEFAULT_SHORT_SIDE = 224
+FRAMES_AT_ONCE = 16
+
+
+def run(config: ReconstructConfig) -> dict[str, Any]:
+    """Write, for every video, a sheet of pairs (PNG) and the whole clip side by side (mp4): frame, masked, pasted.
+
+    Frames keep their shape: the short side is the one trained with, the long side the nearest multiple of the patch.
+    One mask holds for the whole clip, so that what moves is the video and not the mask.
+
+    Returns:
+        what `metrics.json` holds: the means over the videos.
+
+    Raises:
+        UserError: an unusable checkpoint or video, an out folder in use.
+    """
+    model = load_videomac(config.checkpoint)
+    device = _device(config.device)
+    model.to(device).eval()
+    model.mask_ratio = model.mask_ratio if config.mask_ratio is None else config.mask_ratio
+    short_side = config.image_size or _trained_size(config.checkpoint)
+    if short_side < model.patch_size:
+        raise UserError(f"image_size {short_side} is smaller than one patch of {model.patch_size} pixels: raise it")
+    videos = find_videos(config.video, config.frame_gap)
+    claim(config.out, OWNED, overwrite=config.overwrite)
+    save_config(config, config.out / "config.yaml")
+    rows = []
+    for video, name in zip(videos, _file_names(videos), strict=True):
+        try:
+            row = _reconstruct_video(video, name, model, short_side, config)
+        except VideoError as error:
+            print(f"skipped {error}")
+            continue
+        rows.append(row)
+        print(f"{row['video']}: loss {row['loss']:.3f} (predicting zero: {row['zero_loss']:.3f})", flush=True)
+    if not rows:
+        raise UserError(f"no video in {config.video} could be read")
+    write_rows(config.out / "metrics.csv", rows)
+    metrics = {key: sum(row[key] for row in rows) / len(rows) for key in ("loss", "zero_loss")}
+    metrics |= {"videos": len(rows), "skipped_videos": len(videos) - len(rows)}
+    write_metrics(config.out, metrics)
+    print(table([(key.replace("_", " "), value) for key, value in metrics.items()]))
+    print(f"sheets (.png) and clips (.mp4) are in {config.out}")
+    return metrics
+
+
+def _reconstruct_video(
+    video: Video, name: str, model: VideoMAC, short_side: int, config: ReconstructConfig
+) -> dict[str, Any]:
+    height, width = video.read([0]).shape[-2:]
+    size = _fitting_size(height, width, short_side, model.patch_size)
+    grid = (size[0] // model.patch_size, size[1] // model.patch_size)
+    generator = torch.Generator().manual_seed(config.seed)
+    try:
+        clip_mask = random_mask(1, grid, model.mask_ratio, generator)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    count = min(config.pairs, len(video) - config.frame_gap)
+    firsts = [(2 * k + 1) * (len(video) - config.frame_gap) // (2 * count) for k in range(count)]
+    pair = torch.stack([normalize(resize(video.read([t, t + config.frame_gap]), size)) for t in firsts])
+    labels = tuple(f"{name}, frames {t} and {t + config.frame_gap}" for t in firsts)
+    held_out = heldout.HeldOut(pair, model.sample_mask(count, size, generator), labels)
+    result = heldout.evaluate(model, held_out)
+    numbers = f"loss {result.loss:.3f} (predicting zero: {result.zero_loss:.3f})"
+    heldout.sheet(model, held_out, result.output, numbers).save(config.out / f"{name}.png")
+
+    write_video(config.out / f"{name}.mp4", _clip(video, model, size, clip_mask), video.fps)
+    return {"video": video.name, "frames": len(video), "loss": result.loss, "zero_loss": result.zero_loss}
+
+
+def _file_names(videos: list[Video]) -> list[str]:
+    """Return a file name for each video: its name without the suffix, unless two would then be the same."""
+    names = [video.name.replace("/", "_") for video in videos]
+    short = [Path(name).stem if name.endswith(VIDEO_SUFFIXES) else name for name in names]
+    return short if len(set(short)) == len(short) else names
+
+
+@torch.no_grad()
+def _clip(video: Video, model: VideoMAC, size: tuple[int, int], mask: Tensor) -> Iterator[UInt8[Tensor, "3 _ _"]]:
+    """Yield the frames of the side-by-side clip."""
+    device = next(model.parameters()).device
+    for start in range(0, len(video), FRAMES_AT_ONCE):
+        frames = normalize(resize(video.read(range(start, min(start + FRAMES_AT_ONCE, len(video)))), size)).to(device)
+        masks = mask.expand(len(frames), -1, -1).to(device)
+        pictures = reconstruct_frames(frames, model.online(frames, masks), masks, norm_pix_loss=model.norm_pix_loss)
+        yield from pictures.side_by_side()
+
+
+def _fitting_size(height: int, width: int, short_side: int, patch_size: int) -> tuple[int, int]:
+    """Return the (height, width) nearest to the frame's shape whose sides are multiples of the patch."""
+    factor = short_side / min(height, width)
+    rows, columns = (max(1, round(side * factor / patch_size)) for side in (height, width))
+    return rows * patch_size, columns * patch_size
+
+
+def _trained_size(checkpoint: Path) -> int:
+    """Return the short side that a run was trained with; the authors' checkpoints do not tell, theirs is 224."""
+    state = read_torch(last_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint)
+    return int(min(state.get("videomac", {}).get("image_size", [DEFAULT_SHORT_SIDE])))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"device {name!r} cannot be used ({reason}): try --device cpu") from error
