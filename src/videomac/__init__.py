@@ -1,3 +1,83 @@
-"""videomac: pre-train any timm ConvNet on unlabelled video."""
+"""videomac: pre-train any timm ConvNet on unlabelled video.
+
+The names below are the public API. They are imported when first used, so that `import videomac` and `videomac --help`
+do not wait for PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from videomac.checkpoint import load_backbone as load_backbone
+    from videomac.encoder import SparseEncoder as SparseEncoder
+    from videomac.errors import UserError as UserError
+    from videomac.masking import random_mask as random_mask
+    from videomac.model import VideoMAC as VideoMAC
+    from videomac.model import VideoMACOutput as VideoMACOutput
+    from videomac.training import pretrain as pretrain
+
+_HOME = {
+    "SparseEncoder": "encoder",
+    "UserError": "errors",
+    "VideoMAC": "model",
+    "VideoMACOutput": "model",
+    "load_backbone": "checkpoint",
+    "pretrain": "training",
+    "random_mask": "masking",
+}
+_SUBPACKAGES = {"evaluate": "evaluate", "metrics": "evaluate.metrics"}
+
+__all__ = [
+    "SparseEncoder",
+    "UserError",
+    "VideoMAC",
+    "VideoMACOutput",
+    "__version__",
+    "load_backbone",
+    "pretrain",
+    "random_mask",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"videomac.{_HOME[name]}"), name)
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"videomac.{_SUBPACKAGES[name]}")
+    raise AttributeError(f"module 'videomac' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _RegisterWithTimm(importlib.abc.MetaPathFinder):
+    """Registers our own backbones with timm as soon as somebody imports timm, and not before: timm imports PyTorch."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> Any:
+        if fullname != "timm":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("timm")
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: Any) -> None:
+                execute(module)
+                importlib.import_module("videomac.backbones")
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+if "timm" in sys.modules:
+    importlib.import_module("videomac.backbones")
+else:
+    sys.meta_path.insert(0, _RegisterWithTimm())
