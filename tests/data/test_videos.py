@@ -42,6 +42,7 @@ def encode(
     container_options: dict[str, str] | None = None,
     rotation: int = 0,
     first_time: int = 0,
+    key_frames: tuple[int, ...] = (),
 ) -> Path:
     """Write a video with full control of what makes reading difficult; `times` and `first_time` in milliseconds."""
     # AVI counts in frames: in milliseconds it would have a thousand a second.
@@ -57,6 +58,8 @@ def encode(
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = first_time + (times[number] if times else step * number)
             frame.time_base = unit
+            if number in key_frames:
+                frame.pict_type = 1
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
@@ -92,12 +95,17 @@ def check_reading(path: Path, num_frames: int | None = None) -> None:
 
 B_FRAMES = {"bf": "3", "b_strategy": "0"}
 
+# The next key frame is decoded before this one is shown.
+KEYS_IN_A_ROW = {"x264-params": "keyint=250:bframes=5:b-adapt=0:b-pyramid=normal:scenecut=0", "forced-idr": "1"}
+
 ENCODINGS: dict[str, dict] = {
     "gop24.mp4": {"options": {"g": "24", **B_FRAMES}},
     "one-gop.mp4": {"options": {"g": "250", **B_FRAMES}},
     "open-gop.mp4": {"options": {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0"}},
     "no-b-frames.mov": {"options": {"g": "10", "bf": "0"}},
     "short-gops.mp4": {"options": {"x264-params": "keyint=3:min-keyint=1:bframes=2:b-adapt=0:open-gop=1:scenecut=0"}},
+    "keys-in-a-row.mp4": {"key_frames": (10, 11, 12, 13, 30, 31), "options": KEYS_IN_A_ROW},
+    "keys-in-a-row.mkv": {"key_frames": (10, 11, 12, 13, 30, 31), "options": KEYS_IN_A_ROW},
     "intra.mkv": {"options": {"g": "1"}},
     "odd-size.mp4": {"size": (47, 63), "pix_fmt": "yuv444p", "options": {"g": "24"}},
     "ten-bit.mp4": {"pix_fmt": "yuv420p10le", "options": {"g": "24"}},

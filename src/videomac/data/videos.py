@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -31,7 +31,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from videomac.data.transforms import resize_short_side
 from videomac.errors import UserError
@@ -144,13 +144,11 @@ class _PacketIndex:
         times: their presentation time stamps, ascending, in the stream's unit; None if the container has none that can
             be relied on. Then frames can only be found by counting from the start.
         key_times: presentation time stamps of the key frames, ascending.
-        key_decode_times: their decoding time stamps.
     """
 
     num_frames: int
     times: np.ndarray | None
     key_times: np.ndarray
-    key_decode_times: np.ndarray
 
     def __len__(self) -> int:
         return self.num_frames
@@ -205,23 +203,21 @@ def _version(path: Path) -> tuple[Path, int]:
 def _packet_index(path: Path, version: int) -> _PacketIndex:
     """Read the packets of a file, without decoding them."""
     times: list[int | None] = []
-    keys: list[tuple[int, int]] = []
+    keys: list[int] = []
     with _opened(path) as (container, stream):
         codec, reorders = stream.codec_context.name, stream.codec_context.has_b_frames
         # AVI stores no presentation times. Where FFmpeg could not work them out it gives decoding times, which ascend.
         guessed = "avi" in container.format.name and reorders
         for packet in _packets(container, stream):
             if packet.is_keyframe and packet.pts is not None:
-                keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+                keys.append(packet.pts)
             if _shows_a_frame(packet, codec):
                 times.append(packet.pts)
-    keys.sort()
-    key_times, key_decode_times = np.array(keys, dtype=np.int64).reshape(-1, 2).T
     ordered = None
     if keys and None not in times and len(set(times)) == len(times):
         ordered = np.array(times, dtype=np.int64)
         ordered = None if guessed and bool((np.diff(ordered) > 0).all()) else np.sort(ordered)
-    return _PacketIndex(len(times), ordered, key_times, key_decode_times)
+    return _PacketIndex(len(times), ordered, np.sort(np.array(keys, dtype=np.int64)))
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
@@ -282,17 +278,8 @@ def _decode_frames(
 def _packets_from_key(
     container: InputContainer, stream: VideoStream, index: _PacketIndex, key: int
 ) -> Iterator[Packet[VideoStream]]:
-    """Packets from a key frame on (from the very first packet if `key` is -1)."""
-    if key >= 0:
-        # Containers index their key frames by presentation or by decoding time; the first is asked for first because in
-        # an index of presentation times the second would lead to the key frame before.
-        for time in (index.key_times[key], index.key_decode_times[key]):
-            container.seek(int(time), stream=stream)
-            packets = container.demux(stream)
-            first = next(packets, None)
-            if first is not None and first.is_keyframe and first.pts is not None and first.pts <= index.key_times[key]:
-                return chain([first], packets)
-    container.seek(int(index.key_decode_times[0]), stream=stream)
+    # -1, before the first key frame: what cannot be decoded from there cannot be decoded at all.
+    container.seek(int(index.key_times[max(key, 0)]), stream=stream)
     return container.demux(stream)
 
 
