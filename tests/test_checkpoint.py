@@ -83,6 +83,13 @@ def test_export_of_a_network_with_other_arguments(tmp_path: Path) -> None:
     torch.testing.assert_close(load_backbone(tmp_path).forward_features(FRAMES), dense(model, "online"))
 
 
+def test_the_tag_of_older_weights_is_dropped(tmp_path: Path) -> None:
+    encoder = SparseEncoder(create_backbone("convnextv2_atto.fcmae"))
+    save_backbone(encoder, tmp_path, name="convnextv2_atto.fcmae")
+    assert json.loads((tmp_path / "config.json").read_text())["architecture"] == "convnextv2_atto"
+    assert timm.create_model(f"local-dir:{tmp_path}", pretrained=True).pretrained_cfg["tag"] == "videomac"
+
+
 def test_export_under_a_wrong_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"not those of convnextv2_atto: stem\.0\.weight has shape \[4, 3, 4, 4\]"):
         save_backbone(small_model(), tmp_path, name="convnextv2_atto", model_args={})

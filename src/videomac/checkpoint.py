@@ -67,7 +67,7 @@ def save_backbone(
     with written_at_once(folder / "model.safetensors") as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
     with written_at_once(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(_timm_config(plain, name, model_args), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(_timm_config(plain, model_args), indent=2) + "\n", encoding="utf-8")
     return left_out
 
 
@@ -175,12 +175,12 @@ def _mismatch(module: nn.Module, state: Mapping[str, Tensor]) -> str | None:
     return None if extra is None else f"{extra} is not part of it"
 
 
-def _timm_config(plain: nn.Module, name: str, model_args: Mapping[str, Any]) -> dict[str, Any]:
+def _timm_config(plain: nn.Module, model_args: Mapping[str, Any]) -> dict[str, Any]:
     """config.json in timm's format. Mean and deviation are those of our pre-training, whatever the network's were."""
     cfg: Any = plain.pretrained_cfg
     kept = ("input_size", "pool_size", "crop_pct", "interpolation", "first_conv", "classifier")
     return {
-        "architecture": name,
+        "architecture": cfg["architecture"],  # without the tag of pre-trained weights that a name may carry
         "num_classes": 0,
         "num_features": plain.num_features,
         "pretrained_cfg": {
