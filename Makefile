@@ -1,0 +1,56 @@
+# The targets explain themselves: `make help`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUNS ?= runs
+INSTALL = $(BIN)/python -m pip install -qq -c constraints.txt -e
+# Test processes, of one thread each: more than four gain little and each needs about 1.5 GB of memory.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format docs bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s  %s\n", $$1, $$2}'
+
+install: $(VENV)/.test ## make .venv and install the package with everything the tests need
+
+demo: $(VENV)/.demo ## pre-train a small network on three clips, on the CPU, into runs/demo: a few minutes
+	$(BIN)/videomac demo --out $(RUNS)/demo --overwrite
+
+test: lint ## lint, types, and the whole test suite but for the slow proofs
+	$(PYTEST)
+
+test-slow: $(VENV)/.test ## the proofs that take long, such as the engine on every network, size and mask
+	$(PYTEST) -m slow
+
+lint: $(VENV)/.test ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test ## put the code into its style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.docs ## build the documentation into site/, warnings being errors
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/.test ## run the benchmarks, one thread each
+	@for file in benchmarks/*.py; do echo "== $$file"; OMP_NUM_THREADS=1 $(BIN)/python $$file || exit 1; done
+
+clean: ## remove .venv and everything the tools left, but no runs
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -type d -exec rm -rf {} +
+
+# One stamp for each set of packages: installed once, and again when what is asked for has changed.
+$(VENV)/.demo $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing videomac[$*] into $(VENV) (PyTorch is large: this takes minutes)"
+	@$(INSTALL) '.[$*]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "videomac needs Python 3.10 or newer, $(PYTHON) is older: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
