@@ -396,26 +396,31 @@ def _probe(network: nn.Module, name: str) -> tuple[int, int, bool]:
     parameter = next(network.parameters(), torch.zeros(()))
     floating = parameter.dtype if parameter.is_floating_point() else torch.float32
 
-    def run(side: int) -> Tensor:
-        features: Tensor = network(torch.zeros(1, 3, side, side, dtype=floating, device=parameter.device))
-        return features
+    def shape_for(side: int) -> tuple[int, ...]:
+        output = network(torch.zeros(1, 3, side, side, dtype=floating, device=parameter.device))
+        return tuple(int(size) for size in getattr(output, "shape", ()))
 
+    shape: tuple[int, ...] = ()
+    problem = ""
     with torch.inference_mode():
-        try:
-            features = run(320)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise UserError(f"{name} cannot take frames of any size: {str(error).splitlines()[0]}") from error
-        shape = tuple(int(side) for side in getattr(features, "shape", ()))
-        if len(shape) != 4 or shape[2] != shape[3] or 320 % shape[2]:
+        for side in (160, 224):  # patches of 16 and of 14
+            try:
+                shape = shape_for(side)
+                break
+            except (RuntimeError, AssertionError, ValueError) as error:
+                problem = f": {str(error).splitlines()[0]}"
+        else:
+            raise UserError(f"{name} cannot take frames of any size{problem}")
+        if len(shape) != 4 or shape[2] != shape[3] or not shape[2] or side % shape[2]:
             raise UserError(
-                f"{name} must map frames [B, 3, H, W] to feature maps [B, C, H / s, W / s], but makes "
-                f"{shape or type(features).__name__} of [1, 3, 320, 320]"
+                f"{name} must map frames [B, 3, H, W] to feature maps [B, C, H / s, W / s], but makes {shape} of "
+                f"[1, 3, {side}, {side}]"
             )
-        stride = 320 // shape[2]
+        stride = side // shape[2]
         if stride == 1:
             return 1, shape[1], False
         try:
-            odd = run(8 * stride + 1).shape[2]
+            rounds_up = shape_for(4 * stride + 1)[2] == 5
         except (RuntimeError, AssertionError, ValueError):
-            odd = 0
-    return stride, shape[1], odd != 9
+            rounds_up = False
+    return stride, shape[1], not rounds_up

@@ -74,8 +74,9 @@ def grid_to_ids(
     upsampled = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
     if class_normalization:
         low, high = upsampled.amin((1, 2), keepdim=True), upsampled.amax((1, 2), keepdim=True)
-        # A constant channel becomes 0, not 0 / 0.
-        upsampled = torch.where(high > 0, (upsampled - low) / (high - low + 1e-12), upsampled)
+        # A constant channel, which differs by rounding only, becomes 0: neither 0 / 0 nor noise stretched to 1.
+        constant = high - low <= 1e-6 * high
+        upsampled = torch.where(constant, 0, (upsampled - low) / (high - low + 1e-12))
     return resize_ids(upsampled.argmax(0), original)
 
 
@@ -88,11 +89,15 @@ def resize_ids(ids: Tensor, size: tuple[int, int]) -> Tensor:
     """Nearest-neighbour resizing of an index mask, as PIL does it: the id at each new pixel's centre."""
     if tuple(ids.shape) == size:
         return ids
-    rows, columns = (
-        ((torch.arange(new, dtype=torch.float64) + 0.5) * (old / new)).floor().long().clamp(max=old - 1)
-        for old, new in zip(ids.shape, size, strict=True)
-    )
-    return ids[rows.to(ids.device)[:, None], columns.to(ids.device)]
+    rows, columns = (_nearest(old, new).to(ids.device) for old, new in zip(ids.shape, size, strict=True))
+    return ids[rows[:, None], columns]
+
+
+def _nearest(old: int, new: int) -> Tensor:
+    """Index of the old pixel for each new one; centres are added up as PIL does, which decides the exact halves."""
+    steps = np.full(new, old / new)
+    steps[0] *= 0.5
+    return torch.from_numpy(np.cumsum(steps).astype(np.int64)).clamp(max=old - 1)
 
 
 def joints_to_grid(

@@ -82,7 +82,7 @@ def scene(
             objects[window][shape] = number + 1
             parts[window][shape] = ids[shape]
             if number == 0:
-                joints[time] = points + (left, top)
+                joints[time] = points + np.array([left, top])
     return Scene(frames, objects, parts, joints)
 
 
@@ -177,7 +177,8 @@ def _bounce(rng: np.random.Generator, num_frames: int, room: int) -> npt.NDArray
 def _texture(rng: np.random.Generator, height: int, width: int) -> Frames:
     """Blocks of colours, different everywhere."""
     coarse = rng.integers(40, 216, (height // 4 + 1, width // 4 + 1, 3)).repeat(4, 0).repeat(4, 1)[:height, :width]
-    return np.clip(coarse + rng.integers(-30, 31, (height, width, 3)), 0, 255).astype(np.uint8)
+    texture: Frames = np.clip(coarse + rng.integers(-30, 31, (height, width, 3)), 0, 255).astype(np.uint8)
+    return texture
 
 
 def _save(path: Path, frame: Frames) -> None:

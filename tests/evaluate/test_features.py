@@ -1,0 +1,140 @@
+"""Feature maps: stages, strides without touching weights, ViTs, any module."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from videomac.errors import UserError
+from videomac.evaluate.features import FeatureExtractor, load
+from videomac.evaluate.protocols import Stride
+
+CONVNETS = ["resnet18", "convnextv2_atto", "tf_efficientnet_lite0", "regnetx_002", "resnet18_patchify"]
+
+
+def network(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model: nn.Module = load(name)[0].eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # some are initialised to 0, which would hide their branch
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    return model
+
+
+@pytest.mark.parametrize("name", CONVNETS)
+def test_a_dilated_network_repeats_the_plain_one_at_every_second_cell(name: str) -> None:
+    model = network(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    frames = torch.rand(1, 3, 96, 160)
+    for stage in (3, 4):
+        plain = FeatureExtractor(model, stage=stage)
+        assert plain.stride == 2 ** (stage + 1)
+        fine = FeatureExtractor(model, stage=stage, stride=8, dilate=True)
+        with torch.inference_mode():
+            expected, found = plain(frames), fine(frames)
+        step = plain.stride // 8
+        assert found.shape == (1, plain.channels, 12, 20)
+        torch.testing.assert_close(found[..., ::step, ::step], expected, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert max(module.stride[0] for module in model.modules() if isinstance(module, nn.Conv2d)) > 1
+
+
+@pytest.mark.parametrize("name", CONVNETS)
+def test_grids_are_rounded_up_at_every_stride(name: str) -> None:
+    model = network(name)
+    cases: list[tuple[int, Stride]] = [(2, 4), (2, 8), (2, 16), (4, 8), (4, 16), (-1, "native")]
+    for stage, stride in cases:
+        extractor = FeatureExtractor(model, stage=stage, stride=stride)
+        native = 8 if stage == 2 else 32
+        assert extractor.stride == (native if stride == "native" else stride)
+        with torch.inference_mode():
+            features = extractor(torch.rand(1, 3, 75, 101))
+        rows, columns = math.ceil(75 / extractor.stride), math.ceil(101 / extractor.stride)
+        assert features.shape == (1, extractor.channels, rows, columns)
+        assert extractor.grid(75, 101) == (rows, columns)
+
+
+def test_the_last_stage_is_what_timm_computes() -> None:
+    model = network("convnextv2_atto")
+    frames = torch.rand(1, 3, 64, 96)
+    extractor = FeatureExtractor(model)
+    with torch.inference_mode():
+        assert torch.equal(extractor(frames), model.forward_features((frames - extractor.mean) / extractor.std))
+
+
+def test_a_vit_takes_frames_of_any_size() -> None:
+    model = network("vit_tiny_patch16_224")
+    extractor = FeatureExtractor(model, stage=3, stride=8)  # a preset's stride: patches of 16 stay what they are
+    assert extractor.stride == 16 and extractor.channels == 192
+    frames = torch.rand(1, 3, 100, 230)
+    with torch.inference_mode():
+        assert extractor(frames).shape == (1, 192, 7, 15)
+        square = torch.rand(1, 3, 224, 224)
+        tokens = model.forward_features((square - extractor.mean) / extractor.std)[:, 1:]
+        expected = tokens.transpose(1, 2).unflatten(2, (14, 14))
+        torch.testing.assert_close(extractor(square), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="features of stride 16 only, not 8"):
+        FeatureExtractor(model, stride=8, required=True)
+
+
+def test_raw_pixels_lose_nothing() -> None:
+    extractor = FeatureExtractor("raw-pixels", stride=4)
+    frames = torch.rand(1, 3, 8, 12)
+    features = extractor(frames)
+    assert features.shape == (1, 48, 2, 3)
+    cell = (frames - extractor.mean)[0, :, 4:8, 8:12] / extractor.std
+    assert torch.equal(features[0, :, 1, 2], cell.flatten())
+
+
+def test_any_module_or_function_is_taken_as_it_is() -> None:
+    def means(frames: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(frames, 5)
+
+    extractor = FeatureExtractor(means)
+    assert (extractor.stride, extractor.channels) == (5, 3)
+    assert extractor(torch.rand(1, 3, 11, 10)).shape == (1, 3, 3, 2)
+    with pytest.raises(UserError, match=r"must map frames .* but makes \(1, 7\)"):
+        FeatureExtractor(lambda frames: torch.zeros(1, 7))
+
+
+def test_pixels_are_normalised_as_asked() -> None:
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    assert FeatureExtractor(model).description["mean"] == [0.5, 0.5, 0.5]
+    assert FeatureExtractor(model, normalization="imagenet").description["std"] == [0.229, 0.224, 0.225]
+    assert FeatureExtractor(model, normalization="dino").description["std"] == [0.228, 0.224, 0.225]
+
+
+def test_what_cannot_be_had_is_refused() -> None:
+    model = network("resnet18")
+    with pytest.raises(UserError, match="has stages 1 to 4: stage 5 does not exist"):
+        FeatureExtractor(model, stage=5)
+    with pytest.raises(UserError, match="a stride of 12 is no multiple"):
+        FeatureExtractor(model, stage=2, stride=12)
+    isotropic = network("convnextv2_small_isotropic")
+    assert FeatureExtractor(isotropic, stage=3, stride=8).stride == 16
+    with pytest.raises(UserError, match="cannot be brought to stride 8"):
+        FeatureExtractor(isotropic, stage=1, stride=8, required=True)
+
+
+def test_backbones_are_found_by_name_file_and_folder(tmp_path: Path) -> None:
+    assert load("raw-pixels") == ("raw-pixels", "none")
+    first, origin = load("convnextv2_atto", seed=3)
+    again, _ = load("convnextv2_atto", seed=3)
+    assert origin == "random (seed 3)"
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    file = tmp_path / "weights.pth"
+    torch.save(timm.create_model("convnextv2_atto").state_dict(), file)  # with classifier
+    model, origin = load("convnextv2_atto", weights=file)
+    assert origin == str(file) and torch.equal(model.state_dict()["stem.0.weight"], torch.load(file)["stem.0.weight"])
+    with pytest.raises(UserError, match="does not fit resnet18: it has no conv1"):
+        load("resnet18", weights=file)
+    with pytest.raises(UserError, match="does not exist"):
+        load(str(tmp_path / "nothing.ckpt"))
+    with pytest.raises(UserError, match="resnet18"):
+        load("resnet81")
