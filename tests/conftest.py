@@ -15,3 +15,15 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real data not found at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four short made-up videos: three files and a folder of frames, 24 frames each."""
+    from videomac.data.synthetic import moving_shapes, write_frames, write_video
+
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(3):
+        write_video(folder / f"clip{number}.mp4", moving_shapes(24, (72, 96), seed=number)[0])
+    write_frames(folder / "clip3", moving_shapes(24, (72, 96), seed=3)[0])
+    return folder

@@ -39,7 +39,8 @@ class TrainingData:
                 f"image_size {height}x{width} does not divide into patches of {patch} pixels: "
                 f"take multiples of {patch}, such as {_nearest(height, patch)}x{_nearest(width, patch)}"
             )
-        videos = find_videos(config.data, config.frame_gap)
+        skipped: list[str] = []
+        videos = find_videos(config.data, config.frame_gap, skipped)
         if config.hours is not None:
             videos = select_hours(videos, config.hours, config.seed)
         if config.cache:
@@ -64,7 +65,7 @@ class TrainingData:
         self.total_steps = self.steps_per_epoch * config.epochs
         names = "\n".join(f"{video.name} {len(video)}" for video in videos)
         self.num_videos = len(videos)
-        self.num_skipped = 0
+        self.num_skipped = len(skipped)
         self.identity = {"videos": len(videos), "names": hashlib.sha256(names.encode()).hexdigest()}
         """What must be equal when a run is resumed: the videos' names and lengths, wherever they lie."""
 

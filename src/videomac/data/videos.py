@@ -371,7 +371,7 @@ def _read_picture(path: Path) -> np.ndarray:
 # Finding them
 
 
-def find_videos(root: str | Path, frame_gap: int = 1) -> list[Video]:
+def find_videos(root: str | Path, frame_gap: int = 1, problems: list[str] | None = None) -> list[Video]:
     """Find every video below a folder: video files, folders of frames, at any depth, mixed.
 
     Pictures that lie together in one folder are one video. Hidden files and folders (".name") are left out, and so are
@@ -381,6 +381,7 @@ def find_videos(root: str | Path, frame_gap: int = 1) -> list[Video]:
     Args:
         root: a folder, or a single video file.
         frame_gap: distance of the two frames of a pair; a video needs more frames than this (0 takes single pictures).
+        problems: takes one sentence for each video that is skipped.
 
     Returns:
         The videos in natural order of their names, which are paths below `root`.
@@ -396,7 +397,7 @@ def find_videos(root: str | Path, frame_gap: int = 1) -> list[Video]:
     else:
         raise UserError(f"no such folder or video file: {root}")
     videos: list[Video] = []
-    problems: list[str] = []
+    problems = [] if problems is None else problems
     with ThreadPoolExecutor(max_workers=8) as pool:  # opening files waits for the disk, and FFmpeg releases the lock
         opened = pool.map(_open_candidate, candidates)
         for video in tqdm(opened, "Looking at videos", len(candidates), unit=" videos", delay=3, leave=False):
