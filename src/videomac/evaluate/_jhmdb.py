@@ -42,10 +42,10 @@ def read_joints(path: Path) -> Joints:
     Raises:
         UserError: no such file, or one without `pos_img` of 2 x 15 x frames.
     """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: check the data set and the split")
     try:
         content = scipy.io.loadmat(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: check the data set") from None
     except (ValueError, TypeError, NotImplementedError, OSError) as error:
         raise UserError(f"{path} is not a readable .mat file ({error}): copy it again") from None
     if "pos_img" not in content:
@@ -76,7 +76,12 @@ def find(data: Path, split: str, wanted: list[str] | None) -> list[Video]:
         found = ", ".join(sorted(path.name for path in data.iterdir())[:6]) if data.is_dir() else "no such folder"
         raise UserError(f"{data} is not in JHMDB layout: expected {root}, found {found or 'nothing'}")
     names, where = _split(data, split, root)
-    return [Video(name, read_joints(root / name / MAT)) for name in select(names, wanted, where)]
+    videos = []
+    for name in select(names, wanted, where):
+        joints, folder = read_joints(root / name / MAT), data / "Rename_Images" / name
+        # Where the numbers of pictures and of joints differ, the smaller counts.
+        videos.append(Video(name, joints[: len(numbered_files(folder, FRAME_SUFFIXES))] if folder.is_dir() else joints))
+    return videos
 
 
 def _split(data: Path, split: str, root: Path) -> tuple[list[str], Path]:
@@ -187,14 +192,13 @@ def score(videos: list[Video], predictions: Path, first_frame: bool) -> dict[str
         if not path.is_file():
             raise UserError(f"prediction {path} is missing: every video of the split is scored")
         joints = read_joints(path)
-        # Where the pictures and the joints of a video differ in number, the smaller counts.
-        if len(joints) > len(video.joints) or len(joints) < 2:
+        if len(joints) != len(video.joints):
             raise UserError(
-                f"{path} has {len(joints)} frames but the truth has {len(video.joints)}: give one per frame"
+                f"{path} has {len(joints)} frames but the truth has {len(video.joints)}: give as many"
             )
         start = 0 if first_frame else 1
         visible = joints[start:, :, 0] >= 0
-        result[video.name] = keypoint_distances(joints[start:], video.joints[start : len(joints)], visible)
+        result[video.name] = keypoint_distances(joints[start:], video.joints[start:], visible)
     return result
 
 
