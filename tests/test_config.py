@@ -1,7 +1,10 @@
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from videomac import cli
 from videomac.config import FREE_ON_RESUME, PretrainConfig, as_plain, as_size, changed_keys, save_config
 from videomac.errors import UserError
 
@@ -72,3 +75,32 @@ def test_an_unreadable_config_is_an_error_that_names_the_file(tmp_path: Path):
     (tmp_path / "config.yaml").write_text("data: [")
     with pytest.raises(UserError, match=r"config\.yaml"):
         changed_keys(config(), tmp_path / "config.yaml")
+
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs" / "pretrain").glob("*.yaml"))
+
+
+def test_there_is_a_config_for_every_backbone_of_the_paper():
+    backbones = {cli.parse("pretrain", ["--config", str(path)]).backbone for path in CONFIGS}
+    assert backbones == {
+        *("resnet18", "resnet50", "convnextv2_tiny", "convnextv2_small", "convnextv2_small_isotropic"),
+        "convnext_tiny_no_layer_scale",
+    }
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_parses_and_its_model_can_be_built(path: Path):
+    from videomac.training_setup import build_model
+
+    config = cli.parse("pretrain", ["--config", str(path)])
+    assert config.base_lr * config.global_batch_size / 256 in (2e-3, 1e-3)
+    assert path.stem in config.out.name
+    model = build_model(config)
+    grid = 14 if "isotropic" in path.stem else 7
+    assert model.patch_size * grid == 224
+
+
+def test_the_readme_of_the_configs_names_every_file_and_only_options_that_exist():
+    readme = (CONFIGS[0].parents[1] / "README.md").read_text()
+    assert all(f"`{path.stem}`" in readme for path in CONFIGS)
+    assert set(re.findall(r"--(\w+)", readme)) <= {field.name for field in fields(PretrainConfig)} | {"config"}
