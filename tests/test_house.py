@@ -1,0 +1,255 @@
+"""The house in order: imports point one way, the version is one, README and docs promise nothing that is not there."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+import videomac
+from videomac import cli
+from videomac.config import PretrainConfig
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "videomac"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+# Imports --------------------------------------------------------------------------------------------------------------
+
+LAYERS = (
+    ("errors",),
+    ("data", "masking", "sparse", "backbones", "ema", "optim"),
+    ("encoder", "decoder", "losses"),
+    ("model",),
+    ("training", "training_data", "training_setup", "training_report", "callbacks"),
+    ("cli", "demo"),
+)
+"""From the bottom to the top: nothing may need, even through others, what stands in a later row."""
+
+
+def import_graph() -> dict[str, set[str]]:
+    """What each module of the package imports of it, anywhere in its text, but for type checkers only."""
+    files = {module_name(file): file for file in SOURCE.rglob("*.py")}
+    return {name: imported_names(ast.parse(file.read_text("utf-8")), set(files)) for name, file in files.items()}
+
+
+def imported_names(node: ast.AST, modules: set[str]) -> set[str]:
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return set()
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names} & modules
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"relative import in line {node.lineno}"
+        names = {f"{node.module}.{alias.name}" for alias in node.names}
+        return {name if name in modules else str(node.module) for name in names} & modules
+    return {name for child in ast.iter_child_nodes(node) for name in imported_names(child, modules)}
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = graph[waiting.pop()] - seen
+        seen |= new
+        waiting += new
+    return seen
+
+
+def layer_of(module: str) -> int | None:
+    """Row of a module of the package, or None where it has no fixed place."""
+    top = module.split(".")[1] if "." in module else ""
+    return next((number for number, names in enumerate(LAYERS) if top in names), None)
+
+
+def test_imports_point_one_way() -> None:
+    graph = import_graph()
+    assert {layer_of(module) for module in graph} >= set(range(len(LAYERS))), "a row without a module: a name changed"
+    for module in graph:
+        needed = reachable(graph, module)
+        assert module not in needed, f"{module} imports itself, through others"
+        own = layer_of(module)
+        assert own is None or all((layer_of(other) or 0) <= own for other in needed), module
+
+
+def test_evaluation_does_not_know_the_trainer() -> None:
+    graph = import_graph()
+    for module in graph:
+        if module.startswith("videomac.evaluate"):
+            assert "videomac.training" not in reachable(graph, module), module
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = "import sys, videomac; assert not {'torch', 'timm', 'numpy', 'lightning', 'av'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_exists() -> None:
+    for name in videomac.__all__:
+        assert getattr(videomac, name) is not None
+
+
+# One version ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_version_is_one() -> None:
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == videomac.__version__
+    project = (ROOT / "pyproject.toml").read_text()
+    assert 'dynamic = ["version"]' in project and 'path = "src/videomac/__init__.py"' in project
+    releases = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert releases[0] == "Unreleased" and releases[1:2] in ([], [videomac.__version__])
+
+
+# README and docs ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of code."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def code_blocks(*languages: str) -> Iterator[Block]:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in re.finditer(r"^```(\w+)[^\n]*\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
+            if match[1] in languages:
+                yield Block(page, text[: match.start()].count("\n") + 1, match[1], match[2])
+
+
+def command_lines() -> Iterator[tuple[str, list[str]]]:
+    """Every command in a shell block of README and docs, with its place."""
+    for block in code_blocks("bash", "sh", "shell", "console"):
+        for line in block.text.replace("\\\n", " ").splitlines():
+            if words := shlex.split(line.removeprefix("$ "), comments=True):
+                yield f"{block}: {' '.join(words)}", words
+
+
+def test_every_command_of_readme_and_docs_parses() -> None:
+    parsed = set()
+    for place, words in command_lines():
+        if "videomac" not in words or words[0] == "pip":
+            continue
+        name, options = cli.find_command(words[words.index("videomac") + 1 :])
+        if "--help" in options:
+            continue
+        if "--config" in options:  # the file is a run's own, which holds what is required
+            at = options.index("--config")
+            options[at : at + 2] = ["--data", "videos", "--backbone", "resnet18", "--out", "out"]
+        try:
+            cli.parse(name, options)
+        except videomac.UserError as error:
+            pytest.fail(f"{place}\n{error}")
+        parsed.add(name)
+    assert parsed >= {"pretrain", "reconstruct"}
+
+
+def test_every_make_target_of_readme_and_docs_exists_and_is_explained() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    explained = set(re.findall(r"^([a-z-]+):.*## \S", makefile, flags=re.MULTILINE))
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
+    assert phony and set(phony[1].split()) == explained
+    used = {words[1] for _, words in command_lines() if words[0] == "make"}
+    for page in PAGES:
+        used |= set(re.findall(r"`make ([a-z-]+)`", page.read_text(encoding="utf-8")))
+    assert {"demo", "test"} <= used <= explained
+
+
+def test_options_written_in_text_exist() -> None:
+    configs = [cli._load(command.config) for command in cli.COMMANDS.values()]
+    known = {field.name for config in configs for field in fields(config)} | {"config", "help", "version"}
+    for page in PAGES:
+        if page.name == "CHANGELOG.md":
+            continue
+        text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for option in re.findall(r"`--([a-z_]+)[ `]", text):
+            assert option in known, f"{page.name}: --{option}"
+
+
+@pytest.mark.parametrize("block", list(code_blocks("python")), ids=str)
+def test_every_python_block_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks run as they stand, in a folder with a finished run; only the pre-training itself is left out."""
+    from videomac.checkpoint import save_backbone
+
+    monkeypatch.chdir(tmp_path)
+    model = videomac.VideoMAC("convnextv2_atto", decoder_width=16)
+    save_run(model, tmp_path / "runs" / "mine")
+    save_backbone(model, tmp_path / "runs" / "mine" / "backbone", name="convnextv2_atto")
+    monkeypatch.setattr(videomac, "pretrain", PretrainConfig)
+    exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
+
+
+def save_run(model: videomac.VideoMAC, out: Path) -> None:
+    """Write what `load_backbone` needs of a run."""
+    import torch
+
+    (out / "checkpoints").mkdir(parents=True)
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"state_dict": state, "videomac": {**model.arguments}}, out / "checkpoints" / "last.ckpt")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_pictures_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'(?:src|href)="([^"]+)"', text)]:
+        if re.match(r"https?://|mailto:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page if not path else page.parent / path
+        assert file.exists(), f"{target} does not exist"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r"^ +- (?:.+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+    pages = {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")}
+    assert sorted(listed) == sorted(pages)
+
+
+# Nothing of one machine -----------------------------------------------------------------------------------------------
+
+
+def tracked_files() -> list[Path]:
+    try:
+        names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [path for name in names.decode().split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_nothing_names_a_path_of_one_machine() -> None:
+    pattern = re.compile(r"(?<![\w.~-])/(?:work|root|home|Users|mnt|opt)/\w")
+    for file in tracked_files():
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        for number, line in enumerate(text.splitlines(), start=1):
+            assert not pattern.search(line), f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+
+
+def test_no_large_file_is_tracked() -> None:
+    large = [path.name for path in tracked_files() if path.stat().st_size > 2**20]
+    assert not large
