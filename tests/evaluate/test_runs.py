@@ -21,7 +21,7 @@ from videomac.evaluate.images import PALETTE, read_ids
 from videomac.evaluate.labels import masks_to_grid
 from videomac.evaluate.running import DataWarning
 
-QUICK: dict[str, Any] = {"videos": False, "radius": 6, "context_frames": 2, "topk": 2}
+QUICK: dict[str, Any] = {"videos": False, "size": "native", "radius": 6, "context_frames": 2, "topk": 2}
 DAVIS_KEYS = {"J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"}
 
 
@@ -72,7 +72,7 @@ def davis_root(tmp_path: Path, flat: dict[str, synthetic.Scene]) -> Path:
 
 def test_perfect_features_score_1_on_davis(davis_root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    numbers = evaluate.davis(PerfectFeatures(2), data=davis_root, out=out, size="native", **QUICK)
+    numbers = evaluate.davis(PerfectFeatures(2), data=davis_root, out=out, **QUICK)
     assert numbers.keys() == DAVIS_KEYS
     assert numbers["J&F-Mean"] == numbers["J-Mean"] == numbers["F-Mean"] == numbers["J-Recall"] == 1
     assert json.loads((out / "metrics.json").read_text()) == numbers
@@ -80,13 +80,13 @@ def test_perfect_features_score_1_on_davis(davis_root: Path, tmp_path: Path) -> 
 
 def test_perfect_features_score_1_on_davis_2016(tmp_path: Path, flat: dict[str, synthetic.Scene]) -> None:
     root = synthetic.write_davis(tmp_path / "davis16", {"one": flat["one"]}, year=2016, suffix=".png")
-    numbers = evaluate.davis(PerfectFeatures(2), data=root, out=tmp_path / "out", size="native", **QUICK)
+    numbers = evaluate.davis(PerfectFeatures(2), data=root, out=tmp_path / "out", **QUICK)
     assert numbers["J&F-Mean"] == 1
 
 
 def test_perfect_features_score_1_on_vip(tmp_path: Path, flat: dict[str, synthetic.Scene]) -> None:
     root = synthetic.write_vip(tmp_path / "vip", flat, suffix=".png")
-    numbers = evaluate.vip(PerfectFeatures(2), data=root, out=tmp_path / "out", size="native", **QUICK)
+    numbers = evaluate.vip(PerfectFeatures(2), data=root, out=tmp_path / "out", **QUICK)
     assert numbers == {"mIoU": 1.0}
     predictions = tmp_path / "out" / "predictions" / "two"
     truth = root / "Annotations" / "Category_ids" / "two"
@@ -101,7 +101,7 @@ def test_perfect_features_score_1_on_jhmdb(tmp_path: Path) -> None:
     for video in scenes.values():  # what comes out from behind the figure must be known too
         video.frames[video.objects == 0] = 0
     root = synthetic.write_jhmdb(tmp_path / "jhmdb", scenes)
-    settings = {**QUICK, "size": "native", "topk": 1, "joint_topk": 1}
+    settings = {**QUICK, "topk": 1, "joint_topk": 1}
     numbers = evaluate.jhmdb(SharpColours(), data=root, out=tmp_path / "out", **settings)
     assert numbers == {f"PCK@0.{tenth}": 1.0 for tenth in range(1, 6)}
     joints = _jhmdb.read_joints(tmp_path / "out" / "predictions" / "run" / "one" / "joint_positions.mat")
@@ -120,7 +120,7 @@ def test_perfect_features_at_stride_8_score_as_the_truth_sampled_to_the_grid(tmp
     def cells(frames: Tensor) -> Tensor:  # every cell is like itself in other frames, and like no other
         return torch.eye(12 * 20).view(1, 240, 12, 20).expand(len(frames), -1, -1, -1) + 0 * frames[:, :1, ::8, ::8]
 
-    settings = {**QUICK, "size": "native", "topk": 1, "label_resize": label_resize}
+    settings = {**QUICK, "topk": 1, "label_resize": label_resize}
     numbers = evaluate.davis(_FixedGrid(cells), data=root, out=tmp_path / "out", **settings)
     ids = torch.from_numpy(still.objects[0])
     grid = masks_to_grid(ids, 3, (96, 160), (12, 20), label_resize)  # type: ignore[arg-type]
@@ -168,9 +168,15 @@ def test_what_an_evaluation_leaves(tmp_path: Path, capsys: pytest.CaptureFixture
         tmp_path / "davis", {"a": synthetic.scene(4, (64, 96)), "b": synthetic.scene(5, (64, 96), 1)}
     )
     out = tmp_path / "out"
-    numbers = evaluate.davis("raw-pixels", data=root, out=out, radius=5)
+    numbers = evaluate.davis("raw-pixels", data=root, out=out, radius=5, size="native")
     printed = capsys.readouterr().out
-    for word in ("protocol videomac with radius changed", "radius=5", "grid stride 8", "192 channels", "temperature="):
+    for word in (
+        "protocol videomac with size, radius changed",
+        "radius=5",
+        "grid stride 8",
+        "192 channels",
+        "temperature=",
+    ):
         assert word in printed
     assert (out / "global_results-val.csv").read_text().splitlines() == [
         "J&F-Mean,J-Mean,J-Recall,J-Decay,F-Mean,F-Recall,F-Decay",
@@ -227,10 +233,16 @@ def test_features_are_computed_once_a_frame_in_batches(davis_root: Path, tmp_pat
                 seen.append(len(frames))
             return super().forward(frames)
 
-    evaluate.davis(
-        Counting(2), data=davis_root, out=tmp_path / "o", size="native", batch_size=4, sequences=["two"], **QUICK
-    )
+    evaluate.davis(Counting(2), data=davis_root, out=tmp_path / "o", batch_size=4, sequences=["two"], **QUICK)
     assert seen == [4, 2]
+
+
+def test_bfloat16_features_give_nearly_the_same(tmp_path: Path) -> None:
+    root = synthetic.write_davis(tmp_path / "davis", {"a": synthetic.scene(4, (64, 96))})
+    settings = {**QUICK, "data": root, "stage": 2, "stride": 4}
+    single = evaluate.davis("resnet18", out=tmp_path / "32", **settings)
+    half = evaluate.davis("resnet18", out=tmp_path / "16", precision="bf16-mixed", **settings)
+    assert half["J&F-Mean"] == pytest.approx(single["J&F-Mean"], abs=0.1)
 
 
 def test_score_of_what_eval_predicted_is_the_same(tmp_path: Path, flat: dict[str, synthetic.Scene]) -> None:

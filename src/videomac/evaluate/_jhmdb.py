@@ -16,7 +16,7 @@ from videomac.evaluate.images import FRAME_SUFFIXES, check_frames, numbered_file
 from videomac.evaluate.labels import NUM_JOINTS, grid_to_joints, joints_to_grid
 from videomac.evaluate.metrics import PCK_THRESHOLDS, keypoint_distances, pck
 from videomac.evaluate.running import RUN_FILES, Evaluation, progress, select
-from videomac.evaluate.visualize import overlay_joints, write_pictures
+from videomac.evaluate.visualize import Pictures, overlay_joints
 from videomac.outputs import claim, write_metrics, write_rows
 
 Joints = npt.NDArray[np.float64]  # [T, 15, 2] pixels (x, y), 0-based; negative = not given
@@ -143,9 +143,10 @@ def run(config: EvalJhmdbConfig) -> dict[str, float]:
             shutil.rmtree(partial, ignore_errors=True)
             write_joints(partial / MAT, joints)
             if config.videos:
-                paths = frames[video.name]
-                overlays = [overlay_joints(read_frame(path), frame) for path, frame in zip(paths, joints, strict=True)]
-                write_pictures(config.out, video.name, paths, overlays)
+                pictures = Pictures(config.out, video.name, frames[video.name])
+                for path, positions in zip(frames[video.name], joints, strict=True):
+                    pictures.add(overlay_joints(read_frame(path), positions))
+                pictures.close()
             (predictions / video.name).parent.mkdir(parents=True, exist_ok=True)
             partial.rename(predictions / video.name)
     return report(score(videos, predictions, evaluation.protocol.score_first_frame), config.out)
@@ -193,9 +194,7 @@ def score(videos: list[Video], predictions: Path, first_frame: bool) -> dict[str
             raise UserError(f"prediction {path} is missing: every video of the split is scored")
         joints = read_joints(path)
         if len(joints) != len(video.joints):
-            raise UserError(
-                f"{path} has {len(joints)} frames but the truth has {len(video.joints)}: give as many"
-            )
+            raise UserError(f"{path} has {len(joints)} frames but the truth has {len(video.joints)}: give as many")
         start = 0 if first_frame else 1
         visible = joints[start:, :, 0] >= 0
         result[video.name] = keypoint_distances(joints[start:], video.joints[start:], visible)

@@ -75,7 +75,7 @@ class FeatureExtractor(nn.Module):
         elif _is_vit(backbone):
             self.network, stage_name = _ViTFeatures(copy.deepcopy(backbone)), "last"
         else:
-            self.network = backbone if isinstance(backbone, nn.Module) else _Function(backbone)
+            self.network = copy.deepcopy(backbone) if isinstance(backbone, nn.Module) else _Function(backbone)
             stage_name = "output"
         self.network.eval()
         self.stride, self.channels, self.pads = _probe(self.network, name)

@@ -12,7 +12,7 @@ import torch
 from videomac.evaluate.images import Ids, picture_size, read_frame, write_ids
 from videomac.evaluate.labels import grid_to_ids, masks_to_grid
 from videomac.evaluate.running import Evaluation, progress
-from videomac.evaluate.visualize import overlay_ids, write_pictures
+from videomac.evaluate.visualize import Pictures, overlay_ids
 
 
 def predict(evaluation: Evaluation, frames: Mapping[str, list[Path]], first: Mapping[str, Ids]) -> None:
@@ -35,14 +35,14 @@ def predict(evaluation: Evaluation, frames: Mapping[str, list[Path]], first: Map
             partial = root / f".{name}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            overlays = []
+            pictures = Pictures(evaluation.config.out, name, paths) if evaluation.config.videos else None
             for path, ids in zip(paths, masks_of(evaluation, paths, first[name]), strict=True):
                 write_ids(partial / f"{path.stem}.png", ids)
-                if evaluation.config.videos:
-                    overlays.append(overlay_ids(read_frame(path), ids))
+                if pictures:
+                    pictures.add(overlay_ids(read_frame(path), ids))
                 bar.update()
-            if overlays:
-                write_pictures(evaluation.config.out, name, paths, overlays)
+            if pictures:
+                pictures.close()
             partial.rename(root / name)
 
 

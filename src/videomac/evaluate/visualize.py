@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
+import av
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from videomac.evaluate.images import PALETTE, read_frame
@@ -63,26 +64,49 @@ def overlay_joints(frame: Picture, joints: npt.NDArray[np.float64]) -> Picture:
     return np.asarray(image)
 
 
-def write_pictures(out: Path, name: str, frames: Sequence[Path], overlays: Sequence[Picture]) -> None:
-    """Write a sequence's overlay video and contact sheet.
+class Pictures:
+    """Writes a sequence's overlay video, frame by frame, and its contact sheet at the end."""
 
-    Args:
-        out: folder of the evaluation.
-        name: of the sequence; the files are `overlays/<name>.mp4` and `sheets/<name>.png`, / becoming _.
-        frames: the pictures.
-        overlays: one for each frame.
-    """
-    from videomac.data.synthetic import write_video
+    def __init__(self, out: Path, name: str, frames: Sequence[Path], fps: int = 12) -> None:
+        """Open the video.
 
-    stem = name.replace("/", "_")
-    for folder in ("overlays", "sheets"):
-        (out / folder).mkdir(exist_ok=True)
-    height, width = (side - side % 2 for side in overlays[0].shape[:2])
-    clip = np.stack([picture[:height, :width] for picture in overlays])
-    write_video(out / "overlays" / f"{stem}.mp4", torch.from_numpy(clip).permute(0, 3, 1, 2), fps=12)
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(COLUMNS, len(frames))).round().astype(int))
-    rows = [[read_frame(frames[i]) for i in chosen], [overlays[i] for i in chosen]]
-    contact_sheet(name, [f"frame {i}" for i in chosen], rows).save(out / "sheets" / f"{stem}.png")
+        Args:
+            out: folder of the evaluation.
+            name: of the sequence; the files are `overlays/<name>.mp4` and `sheets/<name>.png`, / becoming _.
+            frames: the pictures, in order.
+            fps: frames a second of the video.
+        """
+        stem = name.replace("/", "_")
+        self.name, self.frames = name, frames
+        self.sheet, video = out / "sheets" / f"{stem}.png", out / "overlays" / f"{stem}.mp4"
+        for path in (self.sheet, video):
+            path.parent.mkdir(exist_ok=True)
+        self.chosen = np.unique(np.linspace(0, len(frames) - 1, min(COLUMNS, len(frames))).round().astype(int)).tolist()
+        self.kept: list[Picture] = []
+        self.count = 0
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        self.container = av.open(str(video), "w")
+        options = {"crf": "20"} if codec == "libx264" else {}
+        self.stream = cast(av.VideoStream, self.container.add_stream(codec, rate=fps, options=options))
+        self.stream.pix_fmt = "yuv420p"
+
+    def add(self, overlay: Picture) -> None:
+        """The next frame with its labels drawn on it."""
+        if self.count in self.chosen:
+            self.kept.append(overlay)
+        self.count += 1
+        height, width = (side - side % 2 for side in overlay.shape[:2])  # halved colour needs even sides
+        if self.count == 1:
+            self.stream.height, self.stream.width = height, width
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(overlay[:height, :width]), format="rgb24")
+        self.container.mux(self.stream.encode(frame))
+
+    def close(self) -> None:
+        """Finish the video and write the sheet."""
+        self.container.mux(self.stream.encode(None))
+        self.container.close()
+        rows = [[read_frame(self.frames[index]) for index in self.chosen], self.kept]
+        contact_sheet(self.name, [f"frame {index}" for index in self.chosen], rows).save(self.sheet)
 
 
 def contact_sheet(title: str, captions: Sequence[str], rows: Sequence[Sequence[Picture]]) -> Image.Image:
