@@ -1,6 +1,7 @@
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields
+from pathlib import Path
 
 import pytest
 
@@ -30,8 +31,9 @@ def test_every_option_of_every_command_is_explained(capsys, name):
     assert status == 0
     out = " ".join(out.split())
     for option in fields(config):
-        flag = option.name if cli.COMMANDS[name].positional else f"--{option.name}"
-        assert flag in out
+        required = option.default is MISSING and option.default_factory is MISSING
+        if not (required and cli.COMMANDS[name].positional):
+            assert f"--{option.name} " in out
     if config is PretrainConfig:
         assert "Distance between the two frames of a pair, in frames. (default: 1)" in out
 
@@ -54,6 +56,22 @@ def test_flags_become_the_config():
     assert config.trainer == {"accelerator": "cpu"} and config.devices == 2 and config.seed == 3
 
 
+def test_required_options_of_some_commands_are_written_without_flags():
+    assert cli.parse("inspect", ["resnet18"]).name == "resnet18"
+    config = cli.parse("compare", ["runs/a", "runs/b", "--paper", "false"])
+    assert config.runs == [Path("runs/a"), Path("runs/b")] and not config.paper
+
+
+def test_a_list_is_written_as_words():
+    required = ["--data", "davis", "--backbone", "resnet18", "--out", "out"]
+    assert cli.parse("eval davis", [*required, "--sequences", "cow", "goat", "--topk", "5"]).sequences == [
+        "cow",
+        "goat",
+    ]
+    assert cli.parse("eval davis", ["--sequences", "cow", *required]).sequences == ["cow"]
+    assert cli.parse("eval davis", required).sequences is None
+
+
 def test_a_yaml_file_gives_options_and_flags_override_it(tmp_path, capsys):
     file = tmp_path / "config.yaml"
     file.write_text("data: videos\nbackbone: resnet18\nout: out\nepochs: 7\nimage_size: [96, 128]\n")
@@ -67,6 +85,9 @@ def test_a_yaml_file_gives_options_and_flags_override_it(tmp_path, capsys):
     ("arguments", "sentence"),
     [
         (["pretrian"], "unknown command 'pretrian'; did you mean 'pretrain'?"),
+        (["eval", "davsi"], "unknown command 'eval davsi'; did you mean 'eval davis'?"),
+        (["compare"], "missing runs"),
+        (["inspect", "resnet18", "resnet50"], "unexpected argument 'resnet50'"),
         (["pretrain", *REQUIRED, "--mask-ration", "0.5"], "unknown option --mask-ration; did you mean --mask_ratio?"),
         (["pretrain", *REQUIRED, "--epoch", "5"], "unknown option --epoch; did you mean --epochs?"),
         (["pretrain", *REQUIRED, "videos"], "unexpected argument 'videos'"),

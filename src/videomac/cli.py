@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,20 @@ COMMANDS = {
     "demo": Command("config:DemoConfig", "demo:demo", "pre-train a small network on three clips, on the CPU"),
     "pretrain": Command("config:PretrainConfig", "training:run", "pre-train a timm ConvNet on a folder of videos"),
     "reconstruct": Command("config:ReconstructConfig", "reconstruct:run", "show what a network makes of a video"),
+    "inspect": Command("config:InspectConfig", "inspect:run", "show what becomes of a network's layers", True),
+    "eval davis": Command("evaluate.config:EvalDavisConfig", "evaluate._davis:run", "video object segmentation, J&F"),
+    "eval vip": Command("evaluate.config:EvalVipConfig", "evaluate._vip:run", "body part propagation, mIoU"),
+    "eval jhmdb": Command("evaluate.config:EvalJhmdbConfig", "evaluate._jhmdb:run", "pose tracking, PCK"),
+    "score davis": Command(
+        "evaluate.config:ScoreDavisConfig", "evaluate._davis:score_predictions", "score masks made by any tool"
+    ),
+    "score vip": Command(
+        "evaluate.config:ScoreVipConfig", "evaluate._vip:score_predictions", "score body parts made by any tool"
+    ),
+    "score jhmdb": Command(
+        "evaluate.config:ScoreJhmdbConfig", "evaluate._jhmdb:score_predictions", "score joints made by any tool"
+    ),
+    "compare": Command("evaluate.config:CompareConfig", "evaluate.compare:run", "set evaluations side by side", True),
 }
 
 
@@ -96,7 +111,7 @@ def parse(name: str, arguments: list[str]) -> Any:
     parser.add_class_arguments(config, as_group=False, as_positional=command.positional)
     _polish(parser, getattr(config, "sections", {}))
     try:
-        values = parser.parse_args(arguments)
+        values = parser.parse_args(_join_lists(arguments, parser._actions))
     except argparse.ArgumentError as error:
         types = {action.dest: getattr(action, "_typehint", None) for action in parser._actions}
         raise UserError(_explain(error, name, arguments, types)) from error
@@ -119,23 +134,51 @@ def _print_help(names: Sequence[str] = ()) -> NoReturn:
 
 
 def _polish(parser: Any, sections: dict[str, str]) -> None:
-    """Let `--resume` alone mean `--resume true`, say what kind of value an option takes, and head the sections."""
-    group = parser._action_groups[1]
-    for action in list(group._group_actions):
+    """Say what kind of value an option takes, head the sections; `--resume` alone means `--resume true`."""
+    positionals, options, *_ = parser._action_groups
+    for action in list(parser._actions):
         typehint = getattr(action, "_typehint", None)
         if typehint is bool:
             action.nargs, action.const, action.metavar = "?", True, "true|false"
+        elif _is_list(typehint):
+            action.metavar = f"{'NAME' if action.option_strings else 'PATH'} ..."
+            action.option_strings = action.option_strings[:1]  # no `--name+`
         elif get_origin(typehint) is Literal:
             action.metavar = "|".join(map(str, get_args(typehint)))
         elif action.dest == "print_config":
             action.help = "print all options as YAML and exit"
         elif action.dest != "help":
             action.metavar = _METAVARS.get(typehint, "VALUE")
+    group = options
+    for action in list(options._group_actions):
         if action.dest in sections:
             group = parser.add_argument_group(sections[action.dest])
-        if group is not parser._action_groups[1]:
-            parser._action_groups[1]._group_actions.remove(action)
+        if group is not options:
+            options._group_actions.remove(action)
             group._group_actions.append(action)
+    parser.usage = " ".join([parser.prog, *(action.metavar for action in positionals._group_actions)])
+
+
+def _is_list(typehint: Any) -> bool:
+    return list in (get_origin(typehint), *map(get_origin, get_args(typehint)))
+
+
+def _join_lists(arguments: list[str], actions: Sequence[Any]) -> list[str]:
+    """Write `--names a b` as `--names ["a", "b"]`, which is how jsonargparse takes lists."""
+    lists = [action for action in actions if _is_list(getattr(action, "_typehint", None))]
+    flags = {option for action in lists for option in action.option_strings}
+    joined: list[str] = []
+    # Words at the start belong to a positional list, if there is one.
+    words: list[str] | None = [] if any(not action.option_strings for action in lists) else None
+    for argument in [*arguments, "--"]:
+        if words is not None and not argument.startswith("-"):
+            words.append(argument)
+            continue
+        if words:
+            joined.append(json.dumps(words) if not words[0].startswith("[") else words[0])
+        words = [] if argument in flags else None
+        joined.append(argument)
+    return joined[:-1]
 
 
 _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME", Path: "PATH", None: "PATH"}
@@ -149,7 +192,7 @@ class _HelpFormatter(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=30, width=110)
 
     def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
-        return f"usage: {self._prog} [options]\n\n"
+        return f"usage: {usage} [options]\n\n"
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = (action.help or "").replace("%", "%%")
@@ -209,6 +252,8 @@ def _wording(typehint: Any) -> str:
         return simple[typehint]
     if get_origin(typehint) is Literal:
         return "one of " + ", ".join(map(str, get_args(typehint)))
+    if get_origin(typehint) is list:
+        return "one or more: " + _wording(get_args(typehint)[0])
     if get_origin(typehint) is tuple:
         return "[" + ", ".join(map(_wording, get_args(typehint))) + "]"
     if get_args(typehint) and get_origin(typehint) is not dict:

@@ -15,6 +15,8 @@ from videomac.data.videos import Video
 from videomac.model import VideoMAC, VideoMACOutput
 from videomac.visualize import reconstruct_frames, reconstruction_sheet
 
+SHEET_ROWS = 6
+
 
 @dataclass(frozen=True)
 class Excerpt:
@@ -124,13 +126,18 @@ def evaluate(model: VideoMAC, held_out: HeldOut) -> HeldOutResult:
 
 
 def sheet(model: VideoMAC, held_out: HeldOut, output: VideoMACOutput, caption: str) -> Image.Image:
-    """Draw the reconstruction sheet of the held-out pairs."""
+    """Draw the reconstruction sheet of the held-out pairs, `SHEET_ROWS` of them at most, evenly spread."""
+    count = len(held_out.labels)
+    shown = [(2 * k + 1) * count // (2 * min(count, SHEET_ROWS)) for k in range(min(count, SHEET_ROWS))]
     mask_a, mask_b = (output.mask, output.mask) if output.mask.ndim == 3 else output.mask.unbind(1)
     first, second = (
-        reconstruct_frames(held_out.pair[:, frame], prediction, mask, norm_pix_loss=model.norm_pix_loss)
+        reconstruct_frames(
+            held_out.pair[shown, frame], prediction[shown], mask[shown], norm_pix_loss=model.norm_pix_loss
+        )
         for frame, prediction, mask in ((0, output.online_prediction, mask_a), (1, output.target_prediction, mask_b))
     )
-    return reconstruction_sheet(first, second, held_out.labels, caption=caption, norm_pix_loss=model.norm_pix_loss)
+    labels = [held_out.labels[index] for index in shown]
+    return reconstruction_sheet(first, second, labels, caption=caption, norm_pix_loss=model.norm_pix_loss)
 
 
 class evaluating:

@@ -95,7 +95,7 @@ def reconstruction_sheet(
     scale = max(1, math.ceil(112 / min(height, width)))  # small frames are enlarged, or the text would not fit
     height, width = height * scale, width * scale
     half = 4 * width + 3 * GAP
-    sheet = Image.new("RGB", (2 * half + 3 * MARGIN, rows * (height + LINE + GAP) + 4 * LINE + 2 * MARGIN), PAPER)
+    sheet = Image.new("RGB", (2 * half + 3 * MARGIN, rows * (height + LINE + GAP) + 5 * LINE + 2 * MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     for side, (title, pictures) in enumerate(
         [("first frame, online network", first), ("second frame, target network", second)]
@@ -110,9 +110,10 @@ def reconstruction_sheet(
                 sheet.paste(_to_pil(picture).resize((width, height), Image.Resampling.NEAREST), (x, y))
     for row, label in enumerate(labels):
         draw.text((MARGIN, MARGIN + 2 * LINE + row * (height + LINE + GAP) + 3), label, INK, _font(12))
-    note = "brightness and contrast of each patch are taken from the frame" if norm_pix_loss else ""
-    foot = "; ".join(part for part in (caption, note) if part)
-    draw.text((MARGIN, sheet.height - MARGIN - LINE + 4), foot, FAINT, _font(12))
+    borrowed = "The brightness and contrast of each patch are taken from the frame. " if norm_pix_loss else ""
+    note = f"{borrowed}Training judges the reconstruction of hidden patches only; that of visible ones stays arbitrary."
+    for line, text in enumerate((caption, note)):
+        draw.text((MARGIN, sheet.height - MARGIN - (2 - line) * LINE + 4), text, FAINT, _font(12))
     return sheet
 
 
