@@ -36,7 +36,7 @@ format: $(VENV)/.test ## put the code into its style
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.docs ## build the documentation into site/, warnings being errors
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.test ## run the benchmarks, one thread each
 	@for file in benchmarks/*.py; do echo "== $$file"; OMP_NUM_THREADS=1 $(BIN)/python $$file || exit 1; done
