@@ -175,9 +175,10 @@ def _bounce(rng: np.random.Generator, num_frames: int, room: int) -> npt.NDArray
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> Frames:
-    """Blocks of colours, different everywhere."""
-    coarse = rng.integers(40, 216, (height // 4 + 1, width // 4 + 1, 3)).repeat(4, 0).repeat(4, 1)[:height, :width]
-    texture: Frames = np.clip(coarse + rng.integers(-30, 31, (height, width, 3)), 0, 255).astype(np.uint8)
+    """A colour of its own, mottled coarsely and finely, different everywhere."""
+    blocks = rng.integers(-25, 26, (height // 8 + 1, width // 8 + 1, 3)).repeat(8, 0).repeat(8, 1)[:height, :width]
+    mixed = rng.integers(60, 196, 3) + blocks + rng.integers(-25, 26, (height, width, 3))
+    texture: Frames = np.clip(mixed, 0, 255).astype(np.uint8)
     return texture
 
 
