@@ -32,6 +32,7 @@ class SparseEncoder(nn.Module):
     Attributes:
         backbone: the network.
         mode: "blocks" or "masked".
+        blocks_obstacle: why the network cannot run on blocks, or None.
         stride: pixels per cell of the output.
         num_features: channels of the output.
         layers: what became of each layer.
@@ -55,6 +56,7 @@ class SparseEncoder(nn.Module):
         if mode == "blocks" and examined.blocks_obstacle is not None:
             raise UserError(f"{name} cannot run in mode='blocks': {examined.blocks_obstacle}; mode='masked' can")
         self.mode: Literal["blocks", "masked"] = "masked" if mode == "masked" or examined.blocks_obstacle else "blocks"
+        self.blocks_obstacle = examined.blocks_obstacle
         self.stride = examined.stride
         self.num_features = examined.num_features
         self.layers: list[LayerReport] = examined.layers

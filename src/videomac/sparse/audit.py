@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from videomac.sparse.blocks import Blocks
 from videomac.sparse.convert import LayerReport, convert, restore
-from videomac.sparse.layers import BlockAware, Layout, LayoutSlot
+from videomac.sparse.layers import BlockAware, Layout, LayoutSlot, plain_class
 from videomac.sparse.masked import MaskedCanvas
 
 _ROWS, _COLUMNS = 2, 3
@@ -166,6 +166,13 @@ def _poison(network: nn.Module, slot: LayoutSlot, stride: int) -> str | None:
     frames, mask = _experiment(stride)
     canvas = MaskedCanvas(mask)
     culprit: list[str] = []
+    entered = [""]
+
+    def enter(name: str) -> object:
+        def hook(module: nn.Module, inputs: object) -> None:
+            entered[0] = f"{name} ({_class_name(module)})"
+
+        return hook
 
     def poison(name: str) -> object:
         def hook(module: nn.Module, inputs: object, output: object) -> Tensor | None:
@@ -174,21 +181,20 @@ def _poison(network: nn.Module, slot: LayoutSlot, stride: int) -> str | None:
                 return None
             assert isinstance(output, Tensor)
             if bool(torch.isnan(output.masked_select(visible)).any()):
-                culprit.append(f"{name} ({type(module).__name__}) lets hidden positions into visible ones")
+                culprit.append(f"{name} ({_class_name(module)}) lets hidden positions into visible ones")
             return torch.where(visible, output, float("nan"))
 
         return hook
 
-    handles = [
-        module.register_forward_hook(poison(name))
-        for name, module in network.named_modules()
-        if name and not _inside_per_sample(network, name)
-    ]
+    handles = []
+    for name, module in network.named_modules():
+        if name and not _inside_per_sample(network, name):
+            handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(poison(name))]
     try:
         with torch.no_grad(), _laid_out(slot, canvas):
             _features(network, torch.where(canvas.visible(*frames.shape[2:]), frames, float("nan")))
     except (ValueError, RuntimeError) as error:
-        return culprit[0] if culprit else f"it fails on masked frames: {error}"
+        return culprit[0] if culprit else f"{entered[0]} fails on masked frames: {error}"
     finally:
         for handle in handles:
             handle.remove()
@@ -234,7 +240,7 @@ def _compare(network: nn.Module, slot: LayoutSlot, stride: int) -> str | None:
     def check(name: str) -> object:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
             if name in seen and not first and isinstance(output, Tensor) and not _close(output, seen[name]):
-                first.append(f"{name} ({type(module).__name__}) does not work on blocks")
+                first.append(f"{name} ({_class_name(module)}) does not work on blocks")
 
         return hook
 
@@ -263,6 +269,10 @@ def _compare(network: nn.Module, slot: LayoutSlot, stride: int) -> str | None:
         if first
         else f"{type(network).__name__} does something between its modules that blocks mode does not know"
     )
+
+
+def _class_name(module: nn.Module) -> str:
+    return (plain_class(type(module)) if isinstance(module, BlockAware) else type(module)).__name__
 
 
 def _close(result: Tensor, reference: Tensor) -> bool:

@@ -68,7 +68,7 @@ def _convert_children(module: nn.Module, path: str, slot: LayoutSlot, reports: l
         full_name = f"{path}{name}"
         aware = _block_aware_class(child)
         if aware is None:
-            if next(child.children(), None) is None:
+            if next(child.children(), None) is None and not isinstance(child, nn.Identity):
                 reports.append(LayerReport(full_name, type(child).__name__, "unchanged"))
             _convert_children(child, f"{full_name}.", slot, reports)
             continue

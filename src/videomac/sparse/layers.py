@@ -278,7 +278,7 @@ class _CanvasOnly(_Mixing):
     kind = "masked only"
 
     def obstacle(self) -> str | None:
-        return f"{type(self).__mro__[2].__name__} is known on the masked canvas only"
+        return f"{plain_class(type(self)).__name__} is known on the masked canvas only"
 
     def describe(self) -> str:
         return self.kind
