@@ -2,8 +2,9 @@
 
     python benchmarks/encoder.py --networks convnextv2_tiny resnet50 --threads 1
 
-The three run in turn in one process, on the same weights, frames and mask (224 px, 75 % hidden); the figures are medians, the
-ratios medians of the ratios of one round. "masked" counts as at most 1.15 times "dense": a clumsy reference earns no speed-up.
+The three run in turn in one process, on the same weights, frames and mask (224 px, 75 % hidden); the figures are
+medians, the ratios medians of the ratios of one round. "masked" counts as at most 1.15 times "dense": a clumsy
+reference earns no speed-up.
 """
 
 from __future__ import annotations
@@ -53,10 +54,9 @@ def measure(name: str, batch: int, rounds: int) -> str:
     against_masked = [min(m, 1.15 * d) / b for b, m, d in zip(*times.values(), strict=True)]
     against_dense = [d / b for b, _, d in zip(*times.values(), strict=True)]
     medians = [statistics.median(values) for values in times.values()]
-    return (
-        f"| {name} | {medians[0]:.3f} | {medians[1]:.3f} | {medians[2]:.3f} "
-        f"| {statistics.median(against_masked):.2f}x | {statistics.median(against_dense):.2f}x | {os.getloadavg()[0]:.1f} |"
-    )
+    ratios = [statistics.median(against_masked), statistics.median(against_dense)]
+    cells = [name, *(f"{m:.3f}" for m in medians), *(f"{r:.2f}x" for r in ratios), f"{os.getloadavg()[0]:.1f}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:

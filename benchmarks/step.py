@@ -2,7 +2,8 @@
 
     python benchmarks/step.py --batch 4
 
-Each network runs in a process of its own: online forward and backward, target forward, both decoders, losses, AdamW, EMA.
+Each network runs in a process of its own: online forward and backward, target forward, both decoders, losses, AdamW,
+EMA.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def measure(name: str, batch: int, steps: int, threads: int) -> str:
         times.append(time.perf_counter() - start)
     assert torch.isfinite(loss)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return f"| {name} | {model.online.encoder.mode} | {statistics.median(times[1:]):.2f} s | {peak:.2f} GiB | {loss.item():.3f} |"
+    median, mode = statistics.median(times[1:]), model.online.encoder.mode
+    return f"| {name} | {mode} | {median:.2f} s | {peak:.2f} GiB | {loss.item():.3f} |"
 
 
 def main() -> None:
