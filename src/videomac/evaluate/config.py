@@ -29,6 +29,9 @@ class EvalConfig:
         "protocol": "protocol",
         "device": "machine",
         "resume": "run",
+        "split": "data set",
+        "label_resize": "labels",
+        "joint_drawing": "labels",
     }
     """First option of each section of the help."""
     benchmark: ClassVar[Benchmark]
