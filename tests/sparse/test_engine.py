@@ -200,7 +200,9 @@ def test_float32_with_batch_statistics_is_as_exact_as_the_plain_network(name: st
 
 @pytest.mark.parametrize("mode", ["blocks", "masked"])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("name", ["convnextv2_atto", "resnet50", "regnety_002", "tf_mobilenetv3_small_minimal_100", "densenet121"])
+@pytest.mark.parametrize(
+    "name", ["convnextv2_atto", "resnet50", "regnety_002", "tf_mobilenetv3_small_minimal_100", "densenet121"]
+)
 def test_nothing_hidden_is_ever_read(name: str, training: bool, mode: Any) -> None:
     """NaN in every hidden pixel changes no output and no gradient, to the bit."""
     frames, mask = make_batch((96, 160), "quarter", True)
