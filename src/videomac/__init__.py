@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from videomac import evaluate as evaluate
     from videomac.checkpoint import load_backbone as load_backbone
     from videomac.encoder import SparseEncoder as SparseEncoder
     from videomac.errors import UserError as UserError
+    from videomac.evaluate import metrics as metrics
+    from videomac.evaluate.propagation import propagate as propagate
     from videomac.masking import random_mask as random_mask
     from videomac.model import VideoMAC as VideoMAC
     from videomac.model import VideoMACOutput as VideoMACOutput
@@ -30,6 +33,7 @@ _HOME = {
     "VideoMACOutput": "model",
     "load_backbone": "checkpoint",
     "pretrain": "training",
+    "propagate": "evaluate.propagation",
     "random_mask": "masking",
 }
 _SUBPACKAGES = {"evaluate": "evaluate", "metrics": "evaluate.metrics"}
@@ -40,8 +44,11 @@ __all__ = [
     "VideoMAC",
     "VideoMACOutput",
     "__version__",
+    "evaluate",
     "load_backbone",
+    "metrics",
     "pretrain",
+    "propagate",
     "random_mask",
 ]
 
