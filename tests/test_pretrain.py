@@ -142,6 +142,7 @@ def test_an_out_folder_with_a_run_is_refused_and_overwriting_spares_other_files(
         ({"backbone": "test_convnxt"}, "unknown backbone 'test_convnxt'.*test_convnext"),
         ({"data": "nowhere"}, "nowhere"),
         ({"trainer": {"accelerater": "cpu"}}, "accelerater"),
+        ({"trainer": {"accelerator": "abacus"}}, "the trainer refuses its options: .*abacus"),
         ({"init_from": "nowhere"}, "nowhere"),
         ({"frame_gap": 30}, "clip"),
         ({"resume": True}, "nothing to resume"),
@@ -177,6 +178,19 @@ def test_broken_videos_are_skipped_and_counted(clips, tmp_path):
     assert metrics["skipped_videos"] == 1
     assert metrics["skipped_pairs"] >= 1
     assert all(math.isfinite(float(row["loss"])) for row in rows(tmp_path / "run"))
+
+
+def test_if_nothing_can_be_read_a_workers_error_is_still_one_sentence(clips, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "damaged.mp4").write_bytes(_with_garbage((clips / "clip0.mp4").read_bytes()))
+    flags = [
+        f"--{key}={value}" for key, value in options(tmp_path / "data", tmp_path / "run").items() if key != "trainer"
+    ]
+    command = [sys.executable, "-m", "videomac", "pretrain", *flags, "--trainer.accelerator=cpu"]
+    ended = subprocess.run([*command, "--workers=1", "--held_out=0"], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "videomac: error: 100 pairs in a row could not be read" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def _with_garbage(video: bytes) -> bytes:

@@ -123,12 +123,14 @@ def run(config: PretrainConfig) -> dict[str, Any]:
             session.trainer.fit(Pretraining(model, config, data), ckpt_path=checkpoint, weights_only=True)
         except UserError as error:  # from a worker it comes with the worker's traceback
             raise UserError(str(error).strip().rpartition("videomac.errors.UserError: ")[2]) from error
-    if session.stop.stopped:
+    if session.stop.stopped and session.trainer.is_global_zero:  # the others end as if nothing had happened
         raise KeyboardInterrupt(
             f"stopped at step {session.trainer.global_step} of {data.total_steps}, which is saved; continue with "
             f"`videomac pretrain --config {config.out / 'config.yaml'} --resume`"
         )
-    return finish(config, data, model, session) if session.trainer.is_global_zero else {}
+    if session.stop.stopped or not session.trainer.is_global_zero:
+        return {}
+    return finish(config, data, model, session)
 
 
 def _mixed_seed(*numbers: int) -> int:

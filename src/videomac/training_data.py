@@ -86,6 +86,7 @@ class TrainingData:
             batch_sampler=WholeRun(sampler, config.epochs, self.total_steps * config.accumulate),
             num_workers=config.workers,
             worker_init_fn=_leave_signals_to_the_main_process,
+            persistent_workers=config.workers > 0,  # which also lets the trainer end them when the run fails
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if config.workers else None,
         )
@@ -126,9 +127,13 @@ class ResumableLoader(DataLoader[Any]):
 
 
 def _leave_signals_to_the_main_process(_worker: int) -> None:
-    """Keep reading after Ctrl-C or SIGTERM to the whole group: the main process ends its step, saves and ends us."""
+    """Keep reading after Ctrl-C or SIGTERM to the whole group: the main process finishes its step, saves and ends us.
+
+    If it is stuck or gone half a minute after SIGTERM, the alarm ends us.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))
 
 
 def _nearest(side: int, patch: int) -> int:

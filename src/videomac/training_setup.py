@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -160,8 +161,8 @@ def build_run(config: PretrainConfig, data: TrainingData, model: VideoMAC, start
     }
     try:
         trainer = Trainer(**{**arguments, **config.trainer})
-    except (TypeError, ValueError) as error:  # Lightning's MisconfigurationException is a plain Exception
-        raise UserError(f"the trainer refuses its options: {error}") from error
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"the trainer refuses its options: {' '.join(str(error).split())}") from error
     shares = trainer.world_size * config.accumulate
     if config.global_batch_size % shares:
         raise UserError(
