@@ -6,8 +6,11 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 # Without compiling all of what it installs to bytecode, of which little is ever imported: a third of the time.
 INSTALL = $(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e
-# Test processes, of one thread each: more than four gain little and each needs about 1.5 GB of memory.
+# Tests run in processes of one thread each: more than four gain little, and each needs about 1.5 GB of memory.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+
+# Those that need no data.
+BENCHMARKS = boundary propagation
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint format docs bench clean
@@ -39,7 +42,7 @@ docs: $(VENV)/.docs ## build the documentation into site/, warnings being errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.test ## run the benchmarks, one thread each
-	@for file in benchmarks/*.py; do echo "== $$file"; OMP_NUM_THREADS=1 $(BIN)/python $$file || exit 1; done
+	@for name in $(BENCHMARKS); do echo "== $$name"; OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean: ## remove .venv and everything the tools left, but no runs
 	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache
