@@ -10,10 +10,11 @@ INSTALL = $(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 # Those that need no data.
-BENCHMARKS = boundary propagation
+BENCHMARKS = encoder step propagation boundary
+GPU_BENCHMARKS = propagation
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format docs bench clean
+.PHONY: help install demo test test-slow lint format docs bench bench-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s  %s\n", $$1, $$2}'
@@ -41,8 +42,11 @@ format: $(VENV)/.test ## put the code into its style
 docs: $(VENV)/.docs ## build the documentation into site/, warnings being errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/.test ## run the benchmarks, one thread each
+bench: $(VENV)/.test ## measure speed and memory on the CPU
 	@for name in $(BENCHMARKS); do echo "== $$name"; OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+bench-gpu: $(VENV)/.test ## measure what runs on a CUDA device there
+	@for name in $(GPU_BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py --device cuda || exit 1; done
 
 clean: ## remove .venv and everything the tools left, but no runs
 	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache
