@@ -119,6 +119,7 @@ def run(config: PretrainConfig) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # the target network, on purpose
         warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning and the newest torch
+        warnings.filterwarnings("ignore", "Grad strides do not match")  # of depthwise weights, where they mean nothing
         try:
             session.trainer.fit(Pretraining(model, config, data), ckpt_path=checkpoint, weights_only=True)
         except UserError as error:  # from a worker it comes with the worker's traceback
