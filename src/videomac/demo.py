@@ -42,7 +42,7 @@ def demo(config: DemoConfig) -> None:
             workers=1,
             cache=1.0,
             decoder_width=128,
-            epochs=6,
+            epochs=5,
             global_batch_size=8,
             base_lr=5e-2,
             warmup_epochs=0.5,
