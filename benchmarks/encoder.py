@@ -68,7 +68,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(
-        f"torch {torch.__version__}, {options.threads} thread(s), batch {options.batch}, {options.rounds} rounds, seconds"
+        f"torch {torch.__version__}, {options.threads} thread(s), batch {options.batch}, "
+        f"{options.rounds} rounds, seconds"
     )
     print("| network | blocks | masked | dense | masked / blocks | dense / blocks | load |")
     print("|---|---|---|---|---|---|---|")
