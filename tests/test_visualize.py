@@ -29,8 +29,9 @@ def test_a_perfect_prediction_gives_the_frame_back(bytes_, mask, norm_pix_loss):
     patches = patchify(frames, 32)
     prediction = normalize_patches(patches) if norm_pix_loss else patches
     pictures = reconstruct_frames(frames, prediction, mask, norm_pix_loss=norm_pix_loss)
-    for picture in (pictures.frame, pictures.reconstruction, pictures.pasted):
-        assert torch.equal(picture, bytes_)
+    assert torch.equal(pictures.frame, bytes_) and torch.equal(pictures.pasted, bytes_)
+    hidden = mask.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None].expand_as(bytes_)
+    assert torch.equal(pictures.reconstruction[hidden], bytes_[hidden])
 
 
 def test_masked_is_grey_and_pasted_is_predicted_exactly_where_hidden(bytes_, mask):
@@ -41,6 +42,7 @@ def test_masked_is_grey_and_pasted_is_predicted_exactly_where_hidden(bytes_, mas
     assert torch.equal(pictures.masked[~hidden], bytes_[~hidden])
     assert torch.equal(pictures.pasted[~hidden], bytes_[~hidden])
     assert torch.equal(pictures.pasted[hidden], pictures.reconstruction[hidden])
+    assert set(pictures.reconstruction[~hidden].tolist()) == {128}
     first_patch = pictures.reconstruction[0, :, :32, :32].float()
     # a mean over the patch's three channels, taken in normalised space
     assert (first_patch - bytes_[0, :, :32, :32].float().mean()).abs().max() < 20

@@ -16,7 +16,7 @@ from torch import Tensor
 from videomac.data.transforms import denormalize
 from videomac.losses import patchify, unpatchify
 
-HIDDEN_GREY = 0.5
+GREY = 0.5
 MARGIN, GAP, LINE = 16, 4, 20  # pixels of a sheet
 INK, FAINT, PAPER = (30, 30, 30), (120, 120, 120), (255, 255, 255)
 COLUMNS = ("frame", "masked", "reconstruction", "pasted")
@@ -30,7 +30,7 @@ class Reconstruction:
     masked: UInt8[Tensor, "batch 3 height width"]
     """The frame with its hidden patches in grey: what the network was shown."""
     reconstruction: UInt8[Tensor, "batch 3 height width"]
-    """The prediction of every patch, visible ones included (the loss never looked at those)."""
+    """The prediction of the hidden patches; visible ones, which the loss never looked at, in grey."""
     pasted: UInt8[Tensor, "batch 3 height width"]
     """The prediction in the hidden patches, the frame in the visible ones."""
 
@@ -65,12 +65,12 @@ def reconstruct_frames(
         variance, mean = torch.var_mean(patchify(frames, patch_size), dim=-1, keepdim=True)
         prediction = prediction * (variance + 1e-6).sqrt() + mean
     hidden = mask.repeat_interleave(patch_size, 1).repeat_interleave(patch_size, 2)[:, None]
-    frame, reconstruction = denormalize(frames), denormalize(unpatchify(prediction, grid))
+    frame, predicted = denormalize(frames), denormalize(unpatchify(prediction, grid))
     return Reconstruction(
         frame=_to_uint8(frame),
-        masked=_to_uint8(torch.where(hidden, HIDDEN_GREY, frame)),
-        reconstruction=_to_uint8(reconstruction),
-        pasted=_to_uint8(torch.where(hidden, reconstruction, frame)),
+        masked=_to_uint8(torch.where(hidden, GREY, frame)),
+        reconstruction=_to_uint8(torch.where(hidden, predicted, GREY)),
+        pasted=_to_uint8(torch.where(hidden, predicted, frame)),
     )
 
 
@@ -110,8 +110,7 @@ def reconstruction_sheet(
                 sheet.paste(_to_pil(picture).resize((width, height), Image.Resampling.NEAREST), (x, y))
     for row, label in enumerate(labels):
         draw.text((MARGIN, MARGIN + 2 * LINE + row * (height + LINE + GAP) + 3), label, INK, _font(12))
-    borrowed = "The brightness and contrast of each patch are taken from the frame. " if norm_pix_loss else ""
-    note = f"{borrowed}Training judges the reconstruction of hidden patches only; that of visible ones stays arbitrary."
+    note = "The brightness and contrast of each patch are taken from the frame." if norm_pix_loss else ""
     for line, text in enumerate((caption, note)):
         draw.text((MARGIN, sheet.height - MARGIN - (2 - line) * LINE + 4), text, FAINT, _font(12))
     return sheet
