@@ -140,6 +140,7 @@ _VIDEOMAC = replace(
     normalization="backbone",
     stage=3,
     stride=8,
+    dilate=True,
     ties="exact",
     label_resize="area",
     class_normalization=False,

@@ -52,7 +52,6 @@ class Evaluation:
             UserError: the backbone cannot be had, or the folder holds another evaluation.
         """
         protocol = config.resolved
-        torch.manual_seed(config.seed)
         given = config.backbone
         if isinstance(given, str | Path):
             backbone, weights = feature_maps.load(
