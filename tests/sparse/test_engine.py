@@ -353,3 +353,31 @@ def test_a_sample_without_a_visible_patch_is_refused(mode: Any) -> None:
     encoder = SparseEncoder("resnet18", mode=mode)
     with pytest.raises(ValueError, match="at least 1"):
         encoder(torch.zeros(2, 3, 96, 96), torch.ones(2, 3, 3, dtype=torch.bool))
+
+
+def test_statistics_over_positions_are_summed_in_float32_under_autocast() -> None:
+    """A bfloat16 sum of ones stops at 256; GRN sees thousands of positions."""
+    encoder = SparseEncoder(build("convnextv2_atto", depths=(1, 1, 1, 1)).float())
+    norm = encoder.backbone.stages[0].blocks[0].mlp.grn
+    with torch.no_grad():
+        norm.weight.fill_(1.0)
+        norm.bias.zero_()
+    x = torch.zeros(1, len(norm.weight), 64, 64, dtype=torch.bfloat16)
+    x[:, 0] = 1.0
+    x[:, 1, :1] = 1.0
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = norm(x)
+    expected = norm(x.float())
+    assert (result.float() - expected).abs().max() / expected.abs().max() < 0.01
+
+
+def test_bfloat16_autocast_stays_near_float32() -> None:
+    encoder = SparseEncoder(build("convnextv2_atto", depths=(1, 1, 1, 1)).float()).eval()
+    frames, mask = make_batch((96, 160), "quarter", False)
+    expected = encoder(frames.float(), mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = encoder(frames.float(), mask)
+    assert torch.equal(
+        result[mask[:, None].expand_as(result)], torch.zeros(1).expand(int(mask.sum()) * result.shape[1])
+    )
+    assert gradient_error(result.detach(), expected.detach()) < 0.05
