@@ -26,7 +26,7 @@ STRIDE = 32
 SMALL: dict[str, dict[str, Any]] = {
     "convnext_atto": {"depths": (1, 1, 2, 1)},
     "convnextv2_atto": {"depths": (1, 1, 2, 1)},
-    "convnextv2_atto conv_mlp": {"depths": (1, 1, 1, 1), "conv_mlp": True},
+    "convnextv2_tiny": {"depths": (1, 1, 2, 1), "dims": (16, 32, 64, 128)},  # channels last in its MLPs and GRN
     "densenet121": {"block_config": (2, 2, 2, 2)},
     "ecaresnet50t": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
     "test_efficientnet": {},
