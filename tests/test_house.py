@@ -35,7 +35,7 @@ LAYERS = (
     ("data", "masking", "sparse", "backbones", "ema", "optim"),
     ("encoder", "decoder", "losses"),
     ("model",),
-    ("training", "training_data", "training_setup", "training_report", "callbacks"),
+    ("training", "training_run", "training_data", "training_setup", "training_report", "callbacks"),
     ("cli", "demo"),
 )
 """From the bottom to the top: nothing may need, even through others, what stands in a later row."""

@@ -12,9 +12,10 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -36,6 +37,26 @@ COLUMNS = (
 """Columns of `metrics.csv`: nothing that depends on the clock, so that equal runs leave equal files."""
 
 
+class Steps(Protocol):
+    """What the callbacks ask of the data: how long an epoch and the run are, in optimizer steps."""
+
+    steps_per_epoch: int
+    total_steps: int
+
+
+class Stepwise(Protocol):
+    """What the callbacks ask of the module that is trained."""
+
+    metrics: dict[str, float]
+    """Numbers of the last optimizer step."""
+
+    @property
+    def data(self) -> Steps: ...  # noqa: D102
+
+    @property
+    def config(self) -> Any: ...  # noqa: D102
+
+
 class StepCallback(Callback):
     """A callback that acts after each optimizer step, not after each micro-batch."""
 
@@ -44,18 +65,19 @@ class StepCallback(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self.on_step(trainer, module)
 
-    def on_step(self, trainer: Trainer, module: Pretraining) -> None:
+    def on_step(self, trainer: Trainer, module: Any) -> None:
         """Act after optimizer step number `trainer.global_step` (from 1)."""
 
 
 class Speed(StepCallback):
-    """Measures pairs per second and the share of time spent waiting for data.
+    """Measures samples per second and the share of time spent waiting for data.
 
     Last in the order, so that writing and drawing does not count as waiting.
     """
 
-    def __init__(self) -> None:
-        self.pairs_per_second = self.data_wait = 0.0
+    def __init__(self, unit: str = "pairs") -> None:
+        self.unit = unit
+        self.rate = self.data_wait = 0.0
         self._steps = 0
         self._began = self._ended = self._waited = 0.0
 
@@ -72,14 +94,14 @@ class Speed(StepCallback):
         super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
         self._ended = time.perf_counter()
 
-    def on_step(self, trainer: Trainer, module: Pretraining) -> None:
+    def on_step(self, trainer: Trainer, module: Stepwise) -> None:
         """Average over this session, without its first step, which waits for the workers to start."""
         now = time.perf_counter()
         self._steps += 1
         if self._steps == 1:
             self._began, self._waited = now, 0.0
         else:
-            self.pairs_per_second = (self._steps - 1) * module.config.global_batch_size / (now - self._began)
+            self.rate = (self._steps - 1) * module.config.global_batch_size / (now - self._began)
             self.data_wait = self._waited / (now - self._began)
 
 
@@ -121,9 +143,8 @@ class Pictures(StepCallback):
 class Curves(StepCallback):
     """Writes a row of `metrics.csv` and the loggers' scalars after each optimizer step, and watches for collapse."""
 
-    def __init__(self, path: Path, speed: Speed) -> None:
-        self.path = path
-        self.speed = speed
+    def __init__(self, path: Path, speed: Speed, columns: Sequence[str] = COLUMNS) -> None:
+        self.path, self.speed, self.columns = path, speed, columns
         self.watch = CollapseWatch()
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
@@ -132,23 +153,24 @@ class Curves(StepCallback):
             return
         rows = read_rows(self.path, last_step=trainer.global_step) if self.path.exists() else []
         with written_at_once(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
 
-    def on_step(self, trainer: Trainer, module: Pretraining) -> None:
+    def on_step(self, trainer: Trainer, module: Stepwise) -> None:
         """Write and log."""
         if not trainer.is_global_zero:
             return
         epoch = (trainer.global_step - 1) // module.data.steps_per_epoch + 1
         row = {"step": trainer.global_step, "epoch": epoch, **module.metrics}
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n").writerow(row)
-        scalars = {**module.metrics, "epoch": epoch, "pairs_per_second": self.speed.pairs_per_second}
+            csv.DictWriter(file, self.columns, extrasaction="ignore", lineterminator="\n").writerow(row)
+        scalars = {**module.metrics, "epoch": epoch, f"{self.speed.unit}_per_second": self.speed.rate}
         scalars["data_wait_share"] = self.speed.data_wait
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=trainer.global_step)
-        if warning := self.watch.update(module.metrics["feature_std"], trainer.global_step):
+        spread = module.metrics.get("feature_std")
+        if spread is not None and (warning := self.watch.update(spread, trainer.global_step)):
             rank_zero_warn(warning)
 
 
@@ -165,7 +187,7 @@ class Checkpoints(StepCallback):
         """Start the clock."""
         self._saved_at, self.saved_step = time.monotonic(), trainer.global_step
 
-    def on_step(self, trainer: Trainer, module: Pretraining) -> None:
+    def on_step(self, trainer: Trainer, module: Stepwise) -> None:
         """Save if it is time to."""
         step, steps_per_epoch = trainer.global_step, module.data.steps_per_epoch
         epoch = step // steps_per_epoch if step % steps_per_epoch == 0 else 0
@@ -218,7 +240,7 @@ class GracefulStop(StepCallback):
             raise KeyboardInterrupt("stopped at once, without saving")
         self.received = signal.Signals(number)
 
-    def on_step(self, trainer: Trainer, module: Pretraining) -> None:
+    def on_step(self, trainer: Trainer, module: Stepwise) -> None:
         """Save and stop if any process was told to."""
         stop = self.received is not None
         if trainer.world_size > 1:
@@ -237,17 +259,17 @@ class GracefulStop(StepCallback):
 
 
 class Bar(TQDMProgressBar):
-    """One bar for the whole run: steps, time left, epoch, loss, pairs per second, waiting for data."""
+    """One bar for the whole run: steps, time left, epoch, loss, samples per second, waiting for data."""
 
-    def __init__(self, speed: Speed) -> None:
+    def __init__(self, speed: Speed, title: str) -> None:
         super().__init__()
-        self.speed = speed
+        self.speed, self.title = speed, title
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         """Name the bar and let a resumed run's rate count from where it resumed."""
         super().on_train_epoch_start(trainer, *args)
         bar = self.train_progress_bar
-        bar.set_description("pre-training", refresh=False)
+        bar.set_description(self.title, refresh=False)
         bar.initial = bar.n = bar.last_print_n = trainer.global_step * trainer.accumulate_grad_batches
 
     def get_metrics(self, trainer: Trainer, module: Any) -> dict[str, Any]:
@@ -265,7 +287,7 @@ class Lines(StepCallback):
         """Start the clock."""
         self._began, self._first_step = time.monotonic(), trainer.global_step
 
-    def on_step(self, trainer: Trainer, module: Pretraining) -> None:
+    def on_step(self, trainer: Trainer, module: Stepwise) -> None:
         """Print a line at the first step and after each twentieth of the run."""
         step, total = trainer.global_step, module.data.total_steps
         if not trainer.is_global_zero or (step > 1 and step * 20 // total == (step - 1) * 20 // total):
@@ -275,12 +297,12 @@ class Lines(StepCallback):
         print(f"step {step}/{total}, " + ", ".join(f"{key} {value}" for key, value in shown.items()), flush=True)
 
 
-def progress(trainer: Trainer, module: Pretraining, speed: Speed) -> dict[str, Any]:
+def progress(trainer: Trainer, module: Stepwise, speed: Speed) -> dict[str, Any]:
     """Return what the bar and the lines show beside the steps."""
     return {
         "epoch": f"{(trainer.global_step - 1) // module.data.steps_per_epoch + 1}/{module.config.epochs}",
         "loss": f"{module.metrics['loss']:.3f}",
-        "pairs/s": f"{speed.pairs_per_second:.1f}",
+        f"{speed.unit}/s": f"{speed.rate:.1f}",
         "data wait": f"{speed.data_wait:.0%}",
     }
 

@@ -14,7 +14,7 @@ from videomac.errors import UserError
 FREE_ON_RESUME = frozenset(
     {"data", "out", "resume", "overwrite", "workers", "cache", "save_minutes", "save_steps", "keep_epochs", "wandb"}
 )
-"""Keys of `PretrainConfig` that may differ when a run is resumed, because the numbers do not depend on them.
+"""Keys of a training that may differ when a run is resumed, because the numbers do not depend on them.
 
 `data` is among them because a folder may move: the checkpoint knows what it held.
 """
@@ -139,10 +139,10 @@ class PretrainConfig:
         self.crop_scale = (float(self.crop_scale[0]), float(self.crop_scale[1]))
         self.betas = (float(self.betas[0]), float(self.betas[1]))
         _require_mask_ratio(self.mask_ratio)
-        _require_at_least(self, 1, "frame_gap", "epochs", "global_batch_size", "accumulate", "num_nodes")
-        _require_at_least(self, 1, "decoder_width", "decoder_depth")
-        _require_at_least(self, 0, "held_out", "workers", "cache", "gamma", "base_lr", "min_lr", "weight_decay", "seed")
-        _require_at_least(self, 0, "save_minutes", "save_steps", "keep_epochs")
+        require_at_least(self, 1, "frame_gap", "epochs", "global_batch_size", "accumulate", "num_nodes")
+        require_at_least(self, 1, "decoder_width", "decoder_depth")
+        require_at_least(self, 0, "held_out", "workers", "cache", "gamma", "base_lr", "min_lr", "weight_decay", "seed")
+        require_at_least(self, 0, "save_minutes", "save_steps", "keep_epochs")
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UserError(f"crop_scale must rise within (0, 1], such as [0.2, 1.0], but is {list(self.crop_scale)}")
         for key in ("drop_path", "momentum"):
@@ -198,7 +198,7 @@ class ReconstructConfig:
     def __post_init__(self) -> None:
         """Put paths into their final form and refuse what cannot work."""
         self.checkpoint, self.video, self.out = Path(self.checkpoint), Path(self.video), Path(self.out)
-        _require_at_least(self, 1, "pairs", "frame_gap")
+        require_at_least(self, 1, "pairs", "frame_gap")
         if self.mask_ratio is not None:
             _require_mask_ratio(self.mask_ratio)
 
@@ -260,7 +260,7 @@ def save_config(config: Any, path: Path) -> None:
     path.write_text(yaml.safe_dump(values, sort_keys=False))
 
 
-def changed_keys(config: PretrainConfig, path: Path) -> list[str]:
+def changed_keys(config: Any, path: Path) -> list[str]:
     """Return the keys in which `config` differs from the run whose config.yaml is at `path`, and would change it.
 
     Raises:
@@ -269,7 +269,7 @@ def changed_keys(config: PretrainConfig, path: Path) -> list[str]:
     import yaml
 
     try:
-        before = PretrainConfig(**yaml.safe_load(path.read_text()))
+        before = type(config)(**yaml.safe_load(path.read_text()))
     except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not a config of this version of videomac: {error}") from error
     keys = (field.name for field in fields(config) if field.name not in FREE_ON_RESUME)
@@ -284,7 +284,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _require_at_least(config: Any, minimum: int, *keys: str) -> None:
+def require_at_least(config: Any, minimum: int, *keys: str) -> None:
+    """Refuse a config in which one of these values is smaller.
+
+    Raises:
+        UserError: names the first one.
+    """
     for key in keys:
         if getattr(config, key) < minimum:
             raise UserError(f"{key} must be at least {minimum}, but is {getattr(config, key)}")

@@ -7,12 +7,10 @@ step counter stands. Whatever happens around a step (curves, checkpoints, pictur
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
@@ -20,12 +18,11 @@ from torch.optim import AdamW, Optimizer
 from videomac import ema, optim
 from videomac.config import PretrainConfig
 from videomac.diagnosis import require_finite
-from videomac.errors import UserError
-from videomac.files import read_torch
 from videomac.model import VideoMAC, VideoMACOutput
 from videomac.training_data import TrainingData
 from videomac.training_report import LOSSES, finish
-from videomac.training_setup import build_model, build_run, is_first_process, prepare_folder
+from videomac.training_run import fit, is_first_process, mixed_seed, prepare_folder, start_step
+from videomac.training_setup import RUN_FILES, build_model, build_run
 
 
 class Pretraining(pl.LightningModule):
@@ -58,7 +55,7 @@ class Pretraining(pl.LightningModule):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one micro-batch; the networks' own randomness depends on the step alone, not on what came before."""
         step, micro_batch = self.trainer.global_step, batch_idx % self.config.accumulate
-        torch.manual_seed(_mixed_seed(self.config.seed, step, self.global_rank, micro_batch))
+        torch.manual_seed(mixed_seed(self.config.seed, step, self.global_rank, micro_batch))
         output: VideoMACOutput = self.model(batch["pair"], batch["mask"])
         require_finite(self.model, batch["pair"], batch["mask"], output.loss, step=step, out=self.config.out)
         parts = [getattr(output, name) for name in (*LOSSES, "feature_std")]
@@ -111,28 +108,10 @@ def run(config: PretrainConfig) -> dict[str, Any]:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     model = build_model(config)
     data = TrainingData(config, model)
-    checkpoint = config.out / "checkpoints" / "last.ckpt" if config.resume else None
     if is_first_process():
-        prepare_folder(config, data)
-    start_step = 0 if checkpoint is None else read_torch(checkpoint)["global_step"]
-    session = build_run(config, data, model, start_step)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # the target network, on purpose
-        warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning and the newest torch
-        warnings.filterwarnings("ignore", "Grad strides do not match")  # of depthwise weights, where they mean nothing
-        try:
-            session.trainer.fit(Pretraining(model, config, data), ckpt_path=checkpoint, weights_only=True)
-        except UserError as error:  # from a worker it comes with the worker's traceback
-            raise UserError(str(error).strip().rpartition("videomac.errors.UserError: ")[2]) from error
-    if session.stop.stopped and session.trainer.is_global_zero:  # the others end as if nothing had happened
-        raise KeyboardInterrupt(
-            f"stopped at step {session.trainer.global_step} of {data.total_steps}, which is saved; continue with "
-            f"`videomac pretrain --config {config.out / 'config.yaml'} --resume`"
-        )
-    if session.stop.stopped or not session.trainer.is_global_zero:
+        prepare_folder(config, data, RUN_FILES)
+    session = build_run(config, data, model, start_step(config))
+    module = Pretraining(model, config, data)
+    if not fit(config, data, session.trainer, session.stop, module, command="pretrain"):
         return {}
     return finish(config, data, model, session)
-
-
-def _mixed_seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import signal
-from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader
 
 from videomac import heldout
 from videomac.config import PretrainConfig
-from videomac.data.pairs import FramePairs, PairSampler
+from videomac.data.pairs import FramePairs
 from videomac.data.transforms import PairTransform
 from videomac.data.videos import cache_in_memory, find_videos, select_hours
 from videomac.errors import UserError
 from videomac.model import VideoMAC
+from videomac.training_run import whole_run_loader
 
 
 class TrainingData:
@@ -71,69 +69,9 @@ class TrainingData:
 
     def loader(self, start_step: int, rank: int, world_size: int) -> DataLoader[Any]:
         """Return the micro-batches of one process from optimizer step `start_step` to the end of the run."""
-        config = self.config
-        sampler = PairSampler(
-            len(self.pairs),
-            global_batch_size=config.global_batch_size,
-            rank=rank,
-            world_size=world_size,
-            accumulate=config.accumulate,
-            seed=config.seed,
-            start_step=start_step,
+        return whole_run_loader(
+            self.pairs, len(self.pairs), self.config, start_step=start_step, rank=rank, world_size=world_size
         )
-        return ResumableLoader(
-            self.pairs,
-            batch_sampler=WholeRun(sampler, config.epochs, self.total_steps * config.accumulate),
-            num_workers=config.workers,
-            worker_init_fn=_leave_signals_to_the_main_process,
-            persistent_workers=config.workers > 0,  # which also lets the trainer end them when the run fails
-            pin_memory=torch.cuda.is_available(),
-            prefetch_factor=4 if config.workers else None,
-        )
-
-
-class WholeRun:
-    """The micro-batches of all epochs in a row, from where the sampler stands.
-
-    Its length is that of the whole run, resumed or not, which is how the trainer and its bar count.
-    """
-
-    def __init__(self, sampler: PairSampler, epochs: int, length: int) -> None:
-        self.pairs, self.epochs, self.length = sampler, epochs, length
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """Yield the keys of one micro-batch after the other."""
-        for epoch in range(self.pairs.epoch, self.epochs):
-            self.pairs.set_epoch(epoch)
-            yield from self.pairs
-
-    def __len__(self) -> int:
-        """Return the number of micro-batches of the whole run."""
-        return self.length
-
-
-class ResumableLoader(DataLoader[Any]):
-    """A loader without a state of its own: where it starts follows from the trainer's step.
-
-    The two methods tell the trainer that resuming in the middle is intended.
-    """
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing to remember."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take nothing."""
-
-
-def _leave_signals_to_the_main_process(_worker: int) -> None:
-    """Keep reading after Ctrl-C or SIGTERM to the whole group: the main process finishes its step, saves and ends us.
-
-    If it is stuck or gone half a minute after SIGTERM, the alarm ends us.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))
 
 
 def _nearest(side: int, patch: int) -> int:

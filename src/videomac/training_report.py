@@ -23,7 +23,7 @@ def finish(config: PretrainConfig, data: TrainingData, model: VideoMAC, run: Run
     rows = read_rows(config.out / "metrics.csv", last_step=data.total_steps)
     last_epoch = rows[-data.steps_per_epoch :]
     metrics: dict[str, Any] = {key: sum(float(row[key]) for row in last_epoch) / len(last_epoch) for key in LOSSES}
-    metrics["pairs_per_second"] = run.speed.pairs_per_second
+    metrics["pairs_per_second"] = run.speed.rate
     metrics["data_wait_share"] = run.speed.data_wait
     if run.pictures.result is not None:
         metrics["held_out_loss"] = run.pictures.result.loss

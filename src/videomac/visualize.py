@@ -133,7 +133,7 @@ def loss_curves(metrics_csv: Path, path: Path) -> None:
     ):
         values = [float(row[key]) for row in rows]
         losses.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
-        losses.plot(steps, _smooth(values), color=color, linewidth=1.6, label=key.replace("_", " "))
+        losses.plot(steps, smooth(values), color=color, linewidth=1.6, label=key.replace("_", " "))
     held_out = [(int(row["step"]), float(row["held_out_loss"])) for row in rows if row.get("held_out_loss")]
     if held_out:
         losses.plot(*zip(*held_out, strict=True), "D", color="tab:red", markersize=4, label="held-out loss")
@@ -151,7 +151,7 @@ def loss_curves(metrics_csv: Path, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _smooth(values: Sequence[float]) -> list[float]:
+def smooth(values: Sequence[float]) -> list[float]:
     """Exponential mean over about a fiftieth of the curve, corrected for its start as in Adam."""
     keep = 1 - 1 / max(1, len(values) / 50)
     smoothed, total, weight = [], 0.0, 0.0
