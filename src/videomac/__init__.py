@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from videomac import evaluate as evaluate
     from videomac.checkpoint import load_backbone as load_backbone
+    from videomac.classify.finetune import finetune as finetune
     from videomac.encoder import SparseEncoder as SparseEncoder
     from videomac.errors import UserError as UserError
     from videomac.evaluate import metrics as metrics
@@ -31,6 +32,7 @@ _HOME = {
     "UserError": "errors",
     "VideoMAC": "model",
     "VideoMACOutput": "model",
+    "finetune": "classify.finetune",
     "load_backbone": "checkpoint",
     "pretrain": "training",
     "propagate": "evaluate.propagation",
@@ -45,6 +47,7 @@ __all__ = [
     "VideoMACOutput",
     "__version__",
     "evaluate",
+    "finetune",
     "load_backbone",
     "metrics",
     "pretrain",

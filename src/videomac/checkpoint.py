@@ -71,13 +71,14 @@ def save_backbone(
     return left_out
 
 
-def load_backbone(path: str | Path, which: Literal["online", "target"] = "online") -> nn.Module:
+def load_backbone(path: str | Path, which: Literal["online", "target"] = "online", **timm_kwargs: Any) -> nn.Module:
     """The pre-trained backbone as a plain timm module without classifier, in eval mode.
 
     Args:
         path: a run's folder (its last checkpoint), a checkpoint of ours (`.ckpt`) or of the authors (`.pth`), or an
             exported folder.
         which: the online network, or its moving average; an exported folder holds the online network only.
+        **timm_kwargs: further arguments of timm that leave the weights' shapes alone, such as `drop_path_rate`.
 
     Returns:
         timm's own class, ready for dense frames; for a ConvNeXt of `preset="official"` its subclass
@@ -92,10 +93,11 @@ def load_backbone(path: str | Path, which: Literal["online", "target"] = "online
     if (path / "config.json").is_file():
         if which == "target":
             raise UserError(f"{path} is an exported backbone, which holds no target network: name the run's folder")
-        return _load_exported(path)
+        return _load_exported(path, timm_kwargs)
     model = load_videomac(path)
     network = model.online if which == "online" else model.target
-    backbone = create_backbone(model.arguments["backbone"], **_architecture_args(model.arguments["backbone_args"]))
+    model_args = _architecture_args(model.arguments["backbone_args"])
+    backbone = create_backbone(model.arguments["backbone"], **{**model_args, **timm_kwargs})
     if model.preset == "official":
         backbone = official.add_stage_norms(backbone)
     backbone.load_state_dict(network.encoder.backbone.state_dict())
@@ -144,13 +146,13 @@ def last_checkpoint(run: Path) -> Path:
     return max(found, key=lambda file: (file.stem == "last", [int(n) for n in re.findall(r"\d+", file.stem)]))
 
 
-def _load_exported(folder: Path) -> nn.Module:
+def _load_exported(folder: Path, timm_kwargs: Mapping[str, Any]) -> nn.Module:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name, model_args = config["architecture"], config.get("model_args", {})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{folder / 'config.json'} is not a timm configuration: export the backbone again") from None
-    backbone = create_backbone(name, **model_args)
+    backbone = create_backbone(name, **{**model_args, **timm_kwargs})
     state = read_safetensors(folder / "model.safetensors")
     if problem := _mismatch(backbone, state):
         raise UserError(f"{folder / 'model.safetensors'} does not hold a {name}: {problem}")

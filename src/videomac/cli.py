@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
@@ -28,13 +28,17 @@ class Command:
     config: str
     function: str
     help: str
-    positional: bool = False  # required options are written without their flags
+    positional: bool = False  # required options but --out are written without their flags
 
 
 COMMANDS = {
     "demo": Command("config:DemoConfig", "demo:demo", "pre-train a small network on three clips, on the CPU"),
     "pretrain": Command("config:PretrainConfig", "training:run", "pre-train a timm ConvNet on a folder of videos"),
     "reconstruct": Command("config:ReconstructConfig", "reconstruct:run", "show what a network makes of a video"),
+    "finetune": Command(
+        "classify.config:FinetuneConfig", "classify.finetune:run", "train a backbone to classify images"
+    ),
+    "export": Command("handover.config:ExportConfig", "handover.export:run", "write weights for other tools", True),
     "inspect": Command("config:InspectConfig", "inspect:run", "show what becomes of a network's layers", True),
     "eval davis": Command("evaluate.config:EvalDavisConfig", "evaluate._davis:run", "video object segmentation, J&F"),
     "eval vip": Command("evaluate.config:EvalVipConfig", "evaluate._vip:run", "body part propagation, mIoU"),
@@ -112,7 +116,12 @@ def parse(name: str, arguments: list[str]) -> Any:
         allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
-    parser.add_class_arguments(config, as_group=False, as_positional=command.positional)
+    # What a command writes into is never positional: two folders in a row would be mistaken for each other.
+    out = [field for field in fields(config) if command.positional and field.name == "out" and field.default is MISSING]
+    skipped = {field.name for field in out}
+    parser.add_class_arguments(config, as_group=False, as_positional=command.positional, skip=skipped)
+    for field in out:
+        parser.add_argument(f"--{field.name}", type=Path, required=True, help="Folder for what the command makes.")
     _polish(parser, getattr(config, "sections", {}))
     try:
         values = parser.parse_args(_join_lists(arguments, parser._actions))
@@ -226,7 +235,8 @@ def _explain(error: argparse.ArgumentError, name: str, arguments: list[str], typ
     if match := re.search(r"Option '(\S+)' is not accepted", text):
         return f"unknown key {match.group(1)!r} in {_file(arguments)}{_close_option(match.group(1), types)}; {help_}"
     if match := re.search(r"arguments are required: (.+)", text):
-        missing = ", ".join(option if COMMANDS[name].positional else f"--{option}" for option in match[1].split(", "))
+        bare = types.keys() - {"out"} if COMMANDS[name].positional else set()
+        missing = ", ".join(option if option in bare else f"--{option}" for option in match[1].split(", "))
         return f"missing {missing}; {help_}"
     if "File does not exist" in text:
         return f"--config: there is no file {_file(arguments)}"

@@ -1,0 +1,277 @@
+"""Folders of labelled images, through timm's pipeline, in an order and with crops that only the seed decides."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchvision.datasets import ImageFolder
+
+from videomac.classify.config import FinetuneConfig
+from videomac.classify.network import Network
+from videomac.errors import UserError
+from videomac.training_run import leave_signals_to_the_main_process, mixed_seed, whole_run_loader
+
+logger = logging.getLogger(__name__)
+
+NO_LABEL = -1
+_MAX_ATTEMPTS = 100
+
+
+class ImageError(Exception):
+    """An image cannot be read."""
+
+
+class Sample(TypedDict):
+    """What one key gives; PyTorch's default collation stacks it to batches."""
+
+    image: Float[Tensor, "3 height width"]
+    """Normalised."""
+    label: int
+    """Index of the class; -1 for an image of the evaluation that cannot be read."""
+    skipped: int
+    """1 if another image stands in because this one could not be read, else 0."""
+
+
+@dataclass(frozen=True)
+class LabelledFolders:
+    """The images of a data set, by path and class.
+
+    Attributes:
+        classes: names of the class folders, sorted; their order gives the labels.
+        train: path and label of each training image.
+        val: path and label of each image that is evaluated.
+    """
+
+    classes: list[str]
+    train: list[tuple[str, int]]
+    val: list[tuple[str, int]]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for two runs on these images to be equal, wherever they lie."""
+        parts = [(Path(path).parent.name, Path(path).name, label) for path, label in [*self.train, *self.val]]
+        digest = hashlib.sha256(repr(parts).encode()).hexdigest()
+        return {"images": len(parts), "classes": len(self.classes), "names": digest}
+
+
+def find_images(data: Path) -> LabelledFolders:
+    """Find the images in `data/train/CLASS/` and `data/val/CLASS/`.
+
+    Raises:
+        UserError: a folder is missing, the two do not hold the same classes, or a class holds no image.
+    """
+    folders = {}
+    for part in ("train", "val"):
+        if not (data / part).is_dir():
+            raise UserError(f"{data} has no folder {part}: images are expected in {data / part}/CLASS/")
+        try:
+            folders[part] = ImageFolder(str(data / part), allow_empty=True)
+        except FileNotFoundError:
+            raise UserError(
+                f"{data / part} has no class folders: images are expected in {data / part}/CLASS/"
+            ) from None
+    train, val = folders["train"], folders["val"]
+    if train.classes != val.classes:
+        only = [
+            f"only in {part}: {', '.join(sorted(names)[:5])}"
+            for part, names in (
+                ("train", set(train.classes) - set(val.classes)),
+                ("val", set(val.classes) - set(train.classes)),
+            )
+            if names
+        ]
+        raise UserError(f"{data / 'train'} and {data / 'val'} hold different classes: {'; '.join(only)}")
+    if len(train.classes) < 2:
+        raise UserError(f"{data / 'train'} holds one class ({train.classes[0]}): there is nothing to tell apart")
+    for part, folder in folders.items():
+        filled = {label for _, label in folder.samples}
+        empty = [name for label, name in enumerate(folder.classes) if label not in filled]
+        if empty:
+            raise UserError(
+                f"{data / part / empty[0]} holds no image: add some, or remove the class from train and val"
+            )
+    return LabelledFolders(train.classes, train.samples, val.samples)
+
+
+def read_image(path: str) -> Image.Image:
+    """Read an image as RGB.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            picture: Image.Image = image.convert("RGB")
+            return picture
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: {error}") from error
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let Python, numpy and PyTorch draw from a seed, and from where they were afterwards; timm uses all three."""
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+class TrainImages(Dataset[Sample]):
+    """Training images; a key is (epoch, index), and everything random a function of it and the seed.
+
+    An image that cannot be read is reported once in each worker, and another one, drawn from (seed, epoch, index),
+    stands in for it.
+    """
+
+    def __init__(self, samples: list[tuple[str, int]], transform: Any, seed: int) -> None:
+        self.samples, self.transform, self.seed = samples, transform, seed
+        self._reported: set[str] = set()
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """Read and transform the image with key (epoch, index).
+
+        Raises:
+            UserError: neither this image nor a hundred others can be read.
+        """
+        epoch, index = key
+        wanted = index
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
+            path, label = self.samples[wanted]
+            try:
+                picture = read_image(path)
+            except ImageError as error:
+                problem = error
+                if path not in self._reported:
+                    self._reported.add(path)
+                    logger.warning("another image takes the place of an unreadable one: %s", error)
+                wanted = mixed_seed(self.seed, epoch, index, attempt) % len(self)
+                continue
+            with seeded(mixed_seed(self.seed, epoch, index)):
+                return {"image": self.transform(picture), "label": label, "skipped": int(attempt > 1)}
+        raise UserError(f"{_MAX_ATTEMPTS} images in a row could not be read, check them; the last: {problem}")
+
+
+class EvalImages(Dataset[Sample]):
+    """Images to evaluate, each once; one that cannot be read is reported once and has the label -1."""
+
+    def __init__(self, samples: list[tuple[str, int]], transform: Any, size: int) -> None:
+        self.samples, self.transform, self.size = samples, transform, size
+        self._reported: set[str] = set()
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read and transform one image."""
+        path, label = self.samples[index]
+        try:
+            return {"image": self.transform(read_image(path)), "label": label, "skipped": 0}
+        except ImageError as error:
+            if path not in self._reported:
+                self._reported.add(path)
+                logger.warning("skipped an unreadable image: %s", error)
+            return {"image": torch.zeros(3, self.size, self.size), "label": NO_LABEL, "skipped": 1}
+
+
+def eval_transform(size: int, crop_pct: float, network: Network) -> Any:
+    """Timm's evaluation: resize (bicubic), centre crop, normalise."""
+    return create_transform(
+        size, crop_pct=crop_pct, interpolation="bicubic", mean=network.mean, std=network.std, is_training=False
+    )
+
+
+def train_transform(config: FinetuneConfig, network: Network) -> Any:
+    """Timm's training pipeline: random crop (bicubic) and flip, a policy such as RandAugment, random erasing."""
+    return create_transform(
+        config.image_size,
+        is_training=True,
+        scale=config.crop_scale,
+        auto_augment=config.auto_augment,
+        color_jitter=0.0,
+        interpolation="bicubic",
+        re_prob=config.random_erasing,
+        re_mode="pixel",
+        re_count=1,
+        mean=network.mean,
+        std=network.std,
+    )
+
+
+def eval_loader(dataset: EvalImages, *, batch_size: int, workers: int, rank: int = 0, world_size: int = 1) -> Any:
+    """Every image once, over all processes together, in their order."""
+    return DataLoader(
+        Subset(dataset, range(rank, len(dataset), world_size)),
+        batch_size=batch_size,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=leave_signals_to_the_main_process,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+class ClassificationData:
+    """The images of a fine-tuning run, in the order in which the run takes them.
+
+    Args:
+        config: the options.
+        folders: the images.
+        network: tells how pixels are normalised.
+
+    Raises:
+        UserError: too few images for one batch, or an augmentation policy that timm does not know.
+    """
+
+    def __init__(self, config: FinetuneConfig, folders: LabelledFolders, network: Network) -> None:
+        self.config, self.classes, self.identity = config, folders.classes, folders.identity
+        try:
+            transform = train_transform(config, network)
+        except (AssertionError, KeyError, ValueError) as error:
+            raise UserError(f"auto_augment {config.auto_augment!r} is no policy of timm: {error!r}") from error
+        self.train = TrainImages(folders.train, transform, config.seed)
+        self.val = EvalImages(
+            folders.val, eval_transform(config.image_size, config.crop_pct, network), config.image_size
+        )
+        self.steps_per_epoch = len(self.train) // config.global_batch_size
+        if self.steps_per_epoch == 0:
+            raise UserError(
+                f"{config.data / 'train'} holds {len(self.train)} images, fewer than one batch: lower "
+                f"global_batch_size ({config.global_batch_size}) or add images"
+            )
+        self.total_steps = self.steps_per_epoch * config.epochs
+
+    def loader(self, start_step: int, rank: int, world_size: int) -> DataLoader[Any]:
+        """The micro-batches of one process from optimizer step `start_step` to the end of the run."""
+        return whole_run_loader(
+            self.train, len(self.train), self.config, start_step=start_step, rank=rank, world_size=world_size
+        )
+
+    def val_loader(self, rank: int, world_size: int) -> Any:
+        """The share of one process of the images to evaluate."""
+        config = self.config
+        size = min(config.global_batch_size // (world_size * config.accumulate), 256)
+        return eval_loader(self.val, batch_size=size, workers=config.workers, rank=rank, world_size=world_size)
