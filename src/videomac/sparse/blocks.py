@@ -10,6 +10,7 @@ surroundings: a halo borrowed from visible neighbours (`windows`), the whole fra
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,19 @@ class Halo(NamedTuple):
 
     def __bool__(self) -> bool:
         return any(side > 0 for side in self)
+
+    def turned(self) -> Halo:
+        """That of the kernel turned round by half a turn."""
+        return Halo(self.bottom, self.top, self.right, self.left)
+
+
+class Kernel(NamedTuple):
+    """Where a convolution's taps lie: kernel size, stride and dilation (down, along), and its halo."""
+
+    size: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    halo: Halo
 
 
 class Blocks:
@@ -63,6 +77,7 @@ class Blocks:
         self.sample = torch.arange(self.batch, device=order.device).repeat_interleave(self.visible_per_sample)
         self._positions: dict[int, Tensor] = {}
         self._tables: dict[tuple[int, Halo], Tensor] = {}
+        self._columns: dict[tuple[int, Kernel], tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return self.batch * self.visible_per_sample
@@ -83,7 +98,7 @@ class Blocks:
         """The whole frame, 0 where hidden."""
         size = blocks.shape[-1]
         height, width = self.rows * size, self.columns * size
-        rows = _as_rows(blocks)
+        rows = as_rows(blocks)
         canvas = rows.new_zeros(self.batch * height * width, rows.shape[1])
         canvas = canvas.index_copy(0, self.positions(size), rows)
         return canvas.view(self.batch, height, width, -1).permute(0, 3, 1, 2)
@@ -91,7 +106,7 @@ class Blocks:
     def from_canvas(self, canvas: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "blocks channels P P"]:
         """The visible blocks of a whole frame."""
         size = canvas.shape[2] // self.rows
-        rows = _as_rows(canvas).index_select(0, self.positions(size))
+        rows = as_rows(canvas).index_select(0, self.positions(size))
         return rows.view(len(self), size, size, -1).permute(0, 3, 1, 2)
 
     # What layers ask for -------------------------------------------------------------------------------------------
@@ -103,10 +118,9 @@ class Blocks:
         size = blocks.shape[-1]
         if not halo:
             return blocks
-        rows = F.pad(_as_rows(blocks), (0, 0, 0, 1), value=fill)  # the last row stands for everything hidden
+        rows = F.pad(as_rows(blocks), (0, 0, 0, 1), value=fill)  # the last row stands for everything hidden
         table = self.window_table(size, halo)
-        height, width = size + halo.top + halo.bottom, size + halo.left + halo.right
-        return rows.index_select(0, table).view(len(self), height, width, -1).permute(0, 3, 1, 2)
+        return rows.index_select(0, table.flatten()).view(*table.shape, -1).permute(0, 3, 1, 2)
 
     def window_share(self, size: int, halo: Halo) -> float:
         """Positions in all windows for one position of the whole canvas: what a halo costs, compared to the frame."""
@@ -130,6 +144,15 @@ class Blocks:
         size, channels = stacked.shape[2], stacked.shape[3]
         return stacked.reshape(len(self), stacked.shape[1] // self.visible_per_sample, size, channels)
 
+    def size_of(self, rows: Float[Tensor, "positions channels"]) -> int:
+        """P of the blocks whose positions these are."""
+        return math.isqrt(rows.shape[0] // len(self))
+
+    def as_images(self, rows: Float[Tensor, "positions channels"]) -> Float[Tensor, "blocks channels P P"]:
+        """Undo `as_rows`: a view, channels-last in memory."""
+        size = self.size_of(rows)
+        return rows.view(len(self), size, size, -1).permute(0, 3, 1, 2)
+
     # Index tables --------------------------------------------------------------------------------------------------
 
     def positions(self, size: int) -> Int[Tensor, " visible_positions"]:
@@ -138,7 +161,7 @@ class Blocks:
             self._positions[size] = self._canvas_positions(size, Halo(0, 0, 0, 0)).flatten()
         return self._positions[size]
 
-    def window_table(self, size: int, halo: Halo) -> Int[Tensor, " window_positions"]:
+    def window_table(self, size: int, halo: Halo) -> Int[Tensor, "blocks window_height window_width"]:
         """Row in `[B*K*P*P + 1, C]` of every position of every window; the last row where nothing is visible."""
         if (size, halo) not in self._tables:
             hidden = len(self) * size * size
@@ -149,8 +172,34 @@ class Blocks:
                 :, halo.top : halo.top + size, halo.left : halo.left + size
             ].flatten()
             owner[inside] = torch.arange(hidden, device=self.row.device)
-            self._tables[size, halo] = owner[self._canvas_positions(size, halo).flatten()]
+            self._tables[size, halo] = owner[self._canvas_positions(size, halo)]
         return self._tables[size, halo]
+
+    def column_tables(
+        self, size: int, kernel: Kernel
+    ) -> tuple[Int[Tensor, "out_positions taps"], Int[Tensor, "positions taps"]]:
+        """Which input each tap of each output position reads, and the other way round.
+
+        Returns:
+            The row in `[B*K*P*P + 1, C]` that each tap reads (the last row where nothing is visible); and for each
+            input position and tap the row in `[(out_positions + 1) * taps, C]` of the output that reads it by this
+            tap (the last row where none does).
+        """
+        if (size, kernel) not in self._columns:
+            (high, wide), (down, along), (dilate_y, dilate_x), halo = kernel
+            windows = self.window_table(size, halo)
+            rows, columns = size // down, size // along
+            taps = [
+                windows[:, y * dilate_y :: down, x * dilate_x :: along][:, :rows, :columns].flatten()
+                for y in range(high)
+                for x in range(wide)
+            ]
+            table = torch.stack(taps, dim=1)
+            nowhere, by = len(self) * size * size, torch.arange(len(taps), device=table.device)
+            inverse = torch.full((nowhere + 1, len(taps)), (len(table) + 1) * len(taps) - 1, device=table.device)
+            inverse[table, by] = torch.arange(table.numel(), device=table.device).view_as(table)
+            self._columns[size, kernel] = table, inverse[:nowhere].contiguous()
+        return self._columns[size, kernel]
 
     def _canvas_positions(self, size: int, halo: Halo) -> Int[Tensor, "blocks window_height window_width"]:
         """Positions of the blocks' windows in a canvas that has the halo as a border around each frame."""
@@ -163,6 +212,6 @@ class Blocks:
         return (self.sample[:, None, None] * height + y[:, :, None]) * width + x[:, None, :]
 
 
-def _as_rows(images: Float[Tensor, "images channels height width"]) -> Float[Tensor, "positions channels"]:
+def as_rows(images: Float[Tensor, "images channels height width"]) -> Float[Tensor, "positions channels"]:
     """All positions as rows; a view when the images are channels-last in memory."""
     return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])

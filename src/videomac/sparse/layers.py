@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, TypeAlias, cast
 
+import torch
 import torch.nn.functional as F
 from timm.layers import (
     AvgPool2dSame,
@@ -38,7 +39,8 @@ from timm.layers.squeeze_excite import SqueezeExciteCl
 from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import Tensor, nn
 
-from videomac.sparse.blocks import Blocks, Halo
+from videomac.sparse.blocks import Blocks, Halo, Kernel, as_rows
+from videomac.sparse.convolution import ColumnConvolution, DepthwiseConvolution
 from videomac.sparse.masked import MaskedCanvas
 
 Layout: TypeAlias = "Blocks | MaskedCanvas"
@@ -141,10 +143,6 @@ def _keeps_grid(kernel: int, stride: int, padding: int) -> bool:
 class HaloConv2d(_Mixing, nn.Conv2d):
     """Convolution with ordinary zero padding."""
 
-    # A depthwise kernel on windows far larger than their block is slower than on the whole canvas (measured on the
-    # CPU).
-    canvas_above: ClassVar[float] = 8.0
-
     def extent(self) -> tuple[int, int]:
         """Kernel size with its dilation."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))  # type: ignore[return-value]
@@ -153,10 +151,38 @@ class HaloConv2d(_Mixing, nn.Conv2d):
         (h, w), padding = self.extent(), self._numeric_padding()
         return Halo(*_symmetric(h, self.stride[0], padding[0]), *_symmetric(w, self.stride[1], padding[1]))
 
+    # Both measured on the CPU. Up to this P of the output the copies of a matrix product cost less than windows:
+    columns_up_to: ClassVar[int] = 4
+    # Windows that hold more than this many times the positions of the whole frame cost more than the frame:
+    canvas_above: ClassVar[float] = 8.0
+
     def on_blocks(self, x: Tensor, layout: Blocks) -> Tensor:
-        if self.groups == self.in_channels and layout.window_share(x.shape[-1], self.halo()) > self.canvas_above:
+        size, halo = x.shape[-1], self.halo()
+        if min(halo) >= 0 and self.groups == 1 and size // max(self.stride) <= self.columns_up_to:
+            kernel = Kernel(_pair(self.kernel_size), _pair(self.stride), _pair(self.dilation), halo)
+            rows = ColumnConvolution.apply(*self._operands(x), *layout.column_tables(size, kernel))
+        elif not self._depthwise():
+            return super().on_blocks(x, layout)
+        elif layout.window_share(size, halo) > self.canvas_above:
             return layout.from_canvas(self.parent_forward(layout.to_canvas(x)))
-        return super().on_blocks(x, layout)
+        else:
+            # (torch.compile takes no tensor twice.)
+            turned_table = None if halo.turned() == halo else layout.window_table(size, halo.turned())
+            operands = self._operands(x)
+            rows = DepthwiseConvolution.apply(*operands, layout.window_table(size, halo), turned_table)
+        return layout.as_images(rows)
+
+    def _depthwise(self) -> bool:
+        plain = set(self.stride) == set(self.dilation) == {1}
+        return plain and self.groups == self.in_channels == self.out_channels
+
+    def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Positions, weight and bias, in the precision that autocast asks of a convolution."""
+        operands = as_rows(x), self.weight, self.bias
+        if not torch.is_autocast_enabled(x.device.type):
+            return operands
+        dtype = torch.get_autocast_dtype(x.device.type)
+        return cast("tuple[Tensor, Tensor, Tensor | None]", tuple(o if o is None else o.to(dtype) for o in operands))
 
     def on_windows(self, windows: Tensor) -> Tensor:
         return F.conv2d(windows, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
@@ -364,6 +390,17 @@ class SampleGlobalResponseNorm(_PerSample, GlobalResponseNorm):
 
     def channels_last(self) -> bool:
         return bool(self.channel_dim == -1)
+
+    def on_blocks(self, x: Tensor, layout: Blocks) -> Tensor:
+        """The same in fewer passes over memory: all of it comes to one scale a sample and channel."""
+        if not self.channels_last():
+            return super().on_blocks(x, layout)
+        sample = x.reshape(layout.batch, -1, x.shape[-1])
+        # Summed in float32 under AMP; the clamp gives an all-zero channel the gradient 0, as `norm` does.
+        squares = (sample if x.dtype == torch.float64 else sample.float()).square().sum(dim=1, keepdim=True)
+        norm = squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt()
+        scale = 1 + self.weight * (norm / (norm.mean(dim=-1, keepdim=True) + self.eps))
+        return torch.addcmul(self.bias.to(x.dtype), sample, scale.to(x.dtype)).view_as(x)
 
 
 class SampleSEModule(_PerSample, SEModule):

@@ -1,0 +1,148 @@
+"""Convolutions on blocks whose gradients are gathers, like their outputs.
+
+Letting autograd differentiate "fetch a halo, then convolve" is slow: the gradient of a fetch is a scatter, and both
+oneDNN and cuDNN are poor at the weight gradient of a depthwise kernel over thousands of small images. Both functions
+here take the positions of all blocks as rows `[positions, channels]`, and both write each gradient as what it is, a
+sum over neighbours that a table names; no two threads ever add to the same place, so results are reproducible.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from videomac.sparse.blocks import as_rows
+
+
+class ColumnConvolution(torch.autograd.Function):
+    """A convolution as one matrix product: each output position's whole neighbourhood side by side in one row.
+
+    Where blocks are small a halo is most of a window (at P = 1, eight ninths), and a convolution of thousands of such
+    windows spends its time on their edges; the matrix product does not know of edges.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Float[Tensor, "positions channels"],
+        weight: Float[Tensor, "outputs channels kernel_height kernel_width"],
+        bias: Float[Tensor, " outputs"] | None,
+        table: Int[Tensor, "out_positions taps"],
+        inverse: Int[Tensor, "positions taps"],
+    ) -> Float[Tensor, "out_positions outputs"]:
+        """Convolve.
+
+        Args:
+            ctx: autograd's.
+            rows: all positions of all blocks.
+            weight: the kernels; best channels-last in memory.
+            bias: one value an output channel, or None.
+            table: which input each tap reads (`Blocks.column_tables`).
+            inverse: which output reads each input by each tap (`Blocks.column_tables`).
+        """
+        ctx.save_for_backward(rows, weight, table, inverse)
+        return F.linear(_columns(rows, table), _matrix(weight), bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Float[Tensor, "out_positions outputs"]) -> tuple[Tensor | None, ...]:
+        """Gradients of `rows`, `weight` and `bias`."""
+        rows, weight, table, inverse = ctx.saved_tensors
+        rows_gradient = weight_gradient = bias_gradient = None
+        if ctx.needs_input_grad[0]:
+            # What each output hands back to each tap, and for each input the sum of what it is handed.
+            handed = (_with_sentinel(gradient) @ _matrix(weight)).view(-1, rows.shape[1])
+            rows_gradient = F.embedding_bag(inverse, handed, mode="sum", padding_idx=handed.shape[0] - 1)
+        if ctx.needs_input_grad[1]:
+            outputs, channels, height, width = weight.shape
+            weight_gradient = gradient.t() @ _columns(rows, table)
+            weight_gradient = weight_gradient.view(outputs, height, width, channels).permute(0, 3, 1, 2)
+        if ctx.needs_input_grad[2]:
+            bias_gradient = gradient.sum(dim=0)
+        return rows_gradient, weight_gradient, bias_gradient, None, None
+
+
+class DepthwiseConvolution(torch.autograd.Function):
+    """A depthwise convolution of stride 1 on windows.
+
+    The gradient of its input is the same convolution with the kernel turned round; that of its weight is the
+    convolution of every window with the output's gradient as the kernel.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Float[Tensor, "positions channels"],
+        weight: Float[Tensor, "channels 1 kernel_height kernel_width"],
+        bias: Float[Tensor, " channels"] | None,
+        table: Int[Tensor, "blocks window_height window_width"],
+        turned_table: Int[Tensor, "blocks window_height window_width"] | None,
+    ) -> Float[Tensor, "positions channels"]:
+        """Convolve.
+
+        Args:
+            ctx: autograd's.
+            rows: all positions of all blocks.
+            weight: one kernel a channel.
+            bias: one value a channel, or None.
+            table: `Blocks.window_table`.
+            turned_table: the same for the halo of the kernel turned round, or None where that is the same halo.
+        """
+        ctx.save_for_backward(rows, weight, table, turned_table)
+        return _depthwise(rows, weight, bias, table)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Float[Tensor, "positions channels"]) -> tuple[Tensor | None, ...]:
+        """Gradients of `rows`, `weight` and `bias`."""
+        rows, weight, table, turned_table = ctx.saved_tensors
+        rows_gradient = weight_gradient = bias_gradient = None
+        if ctx.needs_input_grad[0]:
+            rows_gradient = _depthwise(
+                gradient, weight.flip(2, 3), None, table if turned_table is None else turned_table
+            )
+        if ctx.needs_input_grad[1]:
+            weight_gradient = _depthwise_weight_gradient(rows, gradient, table).view_as(weight)
+        if ctx.needs_input_grad[2]:
+            bias_gradient = gradient.sum(dim=0)
+        return rows_gradient, weight_gradient, bias_gradient, None, None
+
+
+def _depthwise(rows: Tensor, weight: Tensor, bias: Tensor | None, table: Tensor) -> Tensor:
+    windows = _with_sentinel(rows).index_select(0, table.flatten()).view(*table.shape, -1).permute(0, 3, 1, 2)
+    return as_rows(F.conv2d(windows, weight, bias, groups=rows.shape[1]))
+
+
+def _depthwise_weight_gradient(rows: Tensor, gradient: Tensor, table: Tensor) -> Tensor:
+    """`[channels, taps]`. Each channel of each block is a channel of one image here, and its gradient the kernel."""
+    blocks, height, width = table.shape
+    channels, size = rows.shape[1], math.isqrt(len(rows) // blocks)
+    windows = _with_sentinel(rows).index_select(0, table.permute(1, 2, 0).flatten())
+    if size == 1:
+        products = windows.view(height * width, blocks, channels) * gradient
+    else:
+        images = windows.view(1, height, width, blocks * channels).permute(0, 3, 1, 2)
+        kernels = gradient.view(blocks, size * size, channels).transpose(1, 2).reshape(-1, 1, size, size)
+        products = as_rows(F.conv2d(images, kernels, groups=len(kernels))).view(-1, blocks, channels)
+    return products.sum(dim=1).t()
+
+
+def _columns(rows: Tensor, table: Tensor) -> Tensor:
+    """`[out_positions, taps * channels]`: what each output position sees."""
+    return _with_sentinel(rows).index_select(0, table.flatten()).view(len(table), -1)
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """`[outputs, taps * channels]`; a view where the weight is channels-last in memory."""
+    return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+
+
+def _with_sentinel(rows: Tensor) -> Tensor:
+    """One more row, of zeros, which stands for everything hidden and for what lies outside the frame."""
+    return F.pad(rows, (0, 0, 0, 1))
