@@ -164,9 +164,23 @@ def build(checkpoint: Any, path: Path, cls: type[VideoMAC], **settings: Any) -> 
     return model
 
 
+def prefix(checkpoint: Mapping[str, Any], which: str) -> str | None:
+    """What the path of every tensor of one network begins with, in a checkpoint of the authors; None: not there."""
+    return next((f"{key}." for key in (f"{which}_without_ddp", f"model_{which}") if key in checkpoint), None)
+
+
+def our_name(official_name: str) -> str:
+    """Our name of one of the authors' parameters, both within one network."""
+    for pattern, replacement in _NAMES:
+        official_name = re.sub(pattern, replacement, official_name)
+    return official_name
+
+
 def _network_state(checkpoint: Mapping[str, Any], which: str) -> dict[str, Tensor] | None:
-    state = checkpoint.get(f"{which}_without_ddp", checkpoint.get(f"model_{which}"))
-    return None if state is None else {name.removeprefix("module."): value for name, value in state.items()}
+    key = prefix(checkpoint, which)
+    if key is None:
+        return None
+    return {name.removeprefix("module."): value for name, value in checkpoint[key[:-1]].items()}
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
@@ -218,9 +232,7 @@ def _load_network(network: MaskedAutoencoder, state: Mapping[str, Tensor], path:
     # What forward_features does not reach (ConvNeXt's head norm) is frozen in ours and missing in theirs.
     missing = {name for name in parameters if "backbone.head." not in name}
     for official_name, value in state.items():
-        name = official_name
-        for pattern, replacement in _NAMES:
-            name = re.sub(pattern, replacement, name)
+        name = our_name(official_name)
         if name not in parameters or value.numel() != parameters[name].numel():
             raise UserError(f"{path}: {official_name} of shape {tuple(value.shape)} has no place in the network")
         parameter = parameters[name]

@@ -1,0 +1,1 @@
+"""What comes after training: weights for other tools, the paper's figures, a report of a run."""
