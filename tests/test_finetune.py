@@ -26,7 +26,7 @@ from videomac.classify.config import FinetuneConfig
 from videomac.classify.finetune import Finetuning
 from videomac.classify.images import ClassificationData, find_images, seeded
 from videomac.classify.network import HEAD_STD, build_network
-from videomac.classify.report import _largest_of_cells
+from videomac.classify.pictures import _largest_of_cells
 from videomac.classify.validation import Score
 from videomac.errors import UserError
 from videomac.files import read_torch

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from videomac import evaluate as evaluate
     from videomac.checkpoint import load_backbone as load_backbone
     from videomac.classify.finetune import finetune as finetune
+    from videomac.classify.probe import probe as probe
     from videomac.encoder import SparseEncoder as SparseEncoder
     from videomac.errors import UserError as UserError
     from videomac.evaluate import metrics as metrics
@@ -35,6 +36,7 @@ _HOME = {
     "finetune": "classify.finetune",
     "load_backbone": "checkpoint",
     "pretrain": "training",
+    "probe": "classify.probe",
     "propagate": "evaluate.propagation",
     "random_mask": "masking",
 }
@@ -51,6 +53,7 @@ __all__ = [
     "load_backbone",
     "metrics",
     "pretrain",
+    "probe",
     "propagate",
     "random_mask",
 ]

@@ -38,7 +38,11 @@ COMMANDS = {
     "finetune": Command(
         "classify.config:FinetuneConfig", "classify.finetune:run", "train a backbone to classify images"
     ),
+    "probe": Command("classify.config:ProbeConfig", "classify.probe:run", "judge frozen features: linear probe, k-NN"),
     "export": Command("handover.config:ExportConfig", "handover.export:run", "write weights for other tools", True),
+    "figures": Command(
+        "handover.config:FiguresConfig", "handover.figures.command:run", "draw the paper's figures from runs", True
+    ),
     "inspect": Command("config:InspectConfig", "inspect:run", "show what becomes of a network's layers", True),
     "eval davis": Command("evaluate.config:EvalDavisConfig", "evaluate._davis:run", "video object segmentation, J&F"),
     "eval vip": Command("evaluate.config:EvalVipConfig", "evaluate._vip:run", "body part propagation, mIoU"),
