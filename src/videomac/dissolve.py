@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from videomac.backbones import create_backbone
@@ -54,20 +58,27 @@ def reached(
 
 
 def draw(name: str, image_size: tuple[int, int], mask_ratio: float, path: Path) -> None:
-    """Draw the dense network's stages over the sparse one's, the hidden patches outlined, and write the picture.
+    """Write the picture of `figure`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure(name, image_size, mask_ratio)[0].savefig(path, dpi=150)
+
+
+def figure(
+    name: str, image_size: tuple[int, int], mask_ratio: float
+) -> tuple[Figure, dict[str, npt.NDArray[np.float32]]]:
+    """Draw the dense network's stages over the sparse one's, the hidden patches outlined.
 
     The share written above each map is that of hidden cells which something has reached.
+
+    Returns:
+        The picture, and its data: the mask, and `dense_STAGE` and `sparse_STAGE` as `reached` gives them.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     stride = SparseEncoder(name).stride
     grid = (image_size[0] // stride, image_size[1] // stride)
     mask = random_mask(1, grid, mask_ratio, generator=torch.Generator().manual_seed(3))
     stages, dense, sparse = reached(name, image_size, mask)
-    figure, axes = plt.subplots(2, len(stages), figsize=(2.3 * len(stages), 5.6), squeeze=False)
+    picture = Figure(figsize=(2.3 * len(stages), 5.6))
+    axes = picture.subplots(2, len(stages), squeeze=False)
     for row, (kind, maps) in enumerate((("dense", dense), ("sparse (ours)", sparse))):
         for column, (stage, values) in enumerate(zip(stages, maps, strict=True)):
             axis = axes[row, column]
@@ -76,18 +87,17 @@ def draw(name: str, image_size: tuple[int, int], mask_ratio: float, path: Path) 
             where = stage if column == 0 else f"after {stage}"
             axis.set_title(f"{where}\n{share:.0%} of hidden reached", fontsize=9)
             axis.set_ylabel(kind if column == 0 else "", fontsize=12)
-    figure.suptitle(f"{name}: where what the visible patches hold has arrived ({mask_ratio:.0%} hidden, outlined)")
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    picture.suptitle(f"{name}: where what the visible patches hold has arrived ({mask_ratio:.0%} hidden, outlined)")
+    picture.tight_layout()
+    data = {
+        f"{kind}_{s}": v.numpy()
+        for kind, m in (("dense", dense), ("sparse", sparse))
+        for s, v in zip(stages, m, strict=True)
+    }
+    return picture, {"mask": mask[0].numpy(), **data}
 
 
-def _show(axis: object, values: Tensor, mask: Tensor) -> None:
-    from matplotlib.axes import Axes
-    from matplotlib.patches import Rectangle
-
-    assert isinstance(axis, Axes)
+def _show(axis: Axes, values: Tensor, mask: Tensor) -> None:
     height, width = values.shape
     # Light grey = nothing arrived; from there to dark blue on a logarithmic scale over four decades.
     strength = np.clip(1 + np.log10(np.maximum(values.numpy(), 1e-12)) / 4, 0.05, 1) * (values.numpy() > 0)

@@ -41,10 +41,10 @@ def run(config: ReconstructConfig) -> dict[str, Any]:
         UserError: an unusable checkpoint or video, an out folder in use.
     """
     model = load_videomac(config.checkpoint)
-    device = _device(config.device)
+    device = pick_device(config.device)
     model.to(device).eval()
     model.mask_ratio = model.mask_ratio if config.mask_ratio is None else config.mask_ratio
-    short_side = config.image_size or _trained_size(config.checkpoint)
+    short_side = config.image_size or trained_size(config.checkpoint)
     if short_side < model.patch_size:
         raise UserError(f"image_size {short_side} is smaller than one patch of {model.patch_size} pixels: raise it")
     videos = find_videos(config.video, config.frame_gap)
@@ -74,7 +74,7 @@ def _reconstruct_video(
     video: Video, name: str, model: VideoMAC, short_side: int, config: ReconstructConfig
 ) -> dict[str, Any]:
     height, width = video.read([0]).shape[-2:]
-    size = _fitting_size(height, width, short_side, model.patch_size)
+    size = fitting_size(height, width, short_side, model.patch_size)
     grid = (size[0] // model.patch_size, size[1] // model.patch_size)
     generator = torch.Generator().manual_seed(config.seed)
     try:
@@ -112,20 +112,25 @@ def _clip(video: Video, model: VideoMAC, size: tuple[int, int], mask: Tensor) ->
         yield from pictures.side_by_side()
 
 
-def _fitting_size(height: int, width: int, short_side: int, patch_size: int) -> tuple[int, int]:
+def fitting_size(height: int, width: int, short_side: int, patch_size: int) -> tuple[int, int]:
     """Return the (height, width) nearest to the frame's shape whose sides are multiples of the patch."""
     factor = short_side / min(height, width)
     rows, columns = (max(1, round(side * factor / patch_size)) for side in (height, width))
     return rows * patch_size, columns * patch_size
 
 
-def _trained_size(checkpoint: Path) -> int:
+def trained_size(checkpoint: Path) -> int:
     """Return the short side that a run was trained with; the authors' checkpoints do not tell, theirs is 224."""
     state = read_torch(last_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint)
     return int(min(state.get("videomac", {}).get("image_size", [DEFAULT_SHORT_SIDE])))
 
 
-def _device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
+    """Return the device of a name; "auto" takes an accelerator if there is one.
+
+    Raises:
+        UserError: there is no such device.
+    """
     if name == "auto":
         return torch.device(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     try:
