@@ -3,9 +3,8 @@
 The mask hides whole patches and leaves the same number K of them visible in every sample, so the visible part of a
 batch is an ordinary tensor of blocks `[B*K, C, P, P]`: P = patch size at the input, patch size / stride further down.
 Most layers of a ConvNet never look across a block's border and run on it unmodified; `Blocks` gives the others what
-they need to know of their
-surroundings: a halo borrowed from visible neighbours (`windows`), the whole frame (`to_canvas`), or all blocks of a
-    sample as one tall image (`stack`).
+they need to know of their surroundings: a halo borrowed from visible neighbours (`windows`), tables of who reads whom
+(`column_tables`), the whole frame (`to_canvas`), or all blocks of a sample as one tall image (`stack`).
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from videomac.sparse.gathers import Windows, as_rows
 
 
 class Halo(NamedTuple):
@@ -77,6 +77,7 @@ class Blocks:
         self.sample = torch.arange(self.batch, device=order.device).repeat_interleave(self.visible_per_sample)
         self._positions: dict[int, Tensor] = {}
         self._tables: dict[tuple[int, Halo], Tensor] = {}
+        self._inverses: dict[tuple[int, Halo], Tensor] = {}
         self._columns: dict[tuple[int, Kernel], tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
@@ -118,9 +119,9 @@ class Blocks:
         size = blocks.shape[-1]
         if not halo:
             return blocks
-        rows = F.pad(as_rows(blocks), (0, 0, 0, 1), value=fill)  # the last row stands for everything hidden
-        table = self.window_table(size, halo)
-        return rows.index_select(0, table.flatten()).view(*table.shape, -1).permute(0, 3, 1, 2)
+        tables = self.window_table(size, halo), self.window_inverse(size, halo)
+        windows: Tensor = Windows.apply(as_rows(blocks), fill, *tables)
+        return windows.permute(0, 3, 1, 2)
 
     def window_share(self, size: int, halo: Halo) -> float:
         """Positions in all windows for one position of the whole canvas: what a halo costs, compared to the frame."""
@@ -175,6 +176,27 @@ class Blocks:
             self._tables[size, halo] = owner[self._canvas_positions(size, halo)]
         return self._tables[size, halo]
 
+    def window_inverse(self, size: int, halo: Halo) -> Int[Tensor, "positions holders"]:
+        """Every position of a window, in `[window_positions + 1, C]`, that is this row; the last row for none.
+
+        A position lies in its own block's window and in those of neighbours so many blocks up, down, left and right
+        as the halo reaches: each has its own place in the row.
+        """
+        if (size, halo) in self._inverses:
+            return self._inverses[size, halo]
+        table = self.window_table(size, halo)
+        down, along = (torch.arange(length, device=table.device) for length in table.shape[1:])
+        above, before = -(-halo.top // size), -(-halo.left // size)
+        block_y = torch.div(down - halo.top, size, rounding_mode="floor") + above
+        block_x = torch.div(along - halo.left, size, rounding_mode="floor") + before
+        across = before + 1 + -(-halo.right // size)
+        holder = (block_y[:, None] * across + block_x).expand(table.shape)
+        holders = (above + 1 + -(-halo.bottom // size)) * across
+        inverse = torch.full((len(self) * size * size + 1, holders), table.numel(), device=table.device)
+        inverse[table, holder] = torch.arange(table.numel(), device=table.device).view(table.shape)
+        self._inverses[size, halo] = inverse[:-1].contiguous()
+        return self._inverses[size, halo]
+
     def column_tables(
         self, size: int, kernel: Kernel
     ) -> tuple[Int[Tensor, "out_positions taps"], Int[Tensor, "positions taps"]]:
@@ -210,8 +232,3 @@ class Blocks:
         y = self.row[:, None] * size + down
         x = self.column[:, None] * size + along
         return (self.sample[:, None, None] * height + y[:, :, None]) * width + x[:, None, :]
-
-
-def as_rows(images: Float[Tensor, "images channels height width"]) -> Float[Tensor, "positions channels"]:
-    """All positions as rows; a view when the images are channels-last in memory."""
-    return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])

@@ -39,8 +39,9 @@ from timm.layers.squeeze_excite import SqueezeExciteCl
 from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import Tensor, nn
 
-from videomac.sparse.blocks import Blocks, Halo, Kernel, as_rows
-from videomac.sparse.convolution import ColumnConvolution, DepthwiseConvolution
+from videomac.sparse import kernels
+from videomac.sparse.blocks import Blocks, Halo, Kernel
+from videomac.sparse.gathers import ColumnConvolution, DepthwiseConvolution, as_rows
 from videomac.sparse.masked import MaskedCanvas
 
 Layout: TypeAlias = "Blocks | MaskedCanvas"
@@ -163,7 +164,7 @@ class HaloConv2d(_Mixing, nn.Conv2d):
             rows = ColumnConvolution.apply(*self._operands(x), *layout.column_tables(size, kernel))
         elif not self._depthwise():
             return super().on_blocks(x, layout)
-        elif layout.window_share(size, halo) > self.canvas_above:
+        elif layout.window_share(size, halo) > self.canvas_above and not kernels.usable(x):
             return layout.from_canvas(self.parent_forward(layout.to_canvas(x)))
         else:
             # (torch.compile takes no tensor twice.)

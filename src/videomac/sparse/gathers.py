@@ -1,9 +1,9 @@
-"""Convolutions on blocks whose gradients are gathers, like their outputs.
+"""Exchange between blocks, and convolutions, whose gradients are gathers like their outputs.
 
-Letting autograd differentiate "fetch a halo, then convolve" is slow: the gradient of a fetch is a scatter, and both
-oneDNN and cuDNN are poor at the weight gradient of a depthwise kernel over thousands of small images. Both functions
-here take the positions of all blocks as rows `[positions, channels]`, and both write each gradient as what it is, a
-sum over neighbours that a table names; no two threads ever add to the same place, so results are reproducible.
+Autograd would turn each fetch of a neighbour into a scatter, which on a GPU adds in no fixed order; and oneDNN is slow
+at the weight gradient of a depthwise kernel over thousands of small images. The functions here take the positions of
+all blocks as rows `[positions, channels]` and write each gradient as what it is, a sum over neighbours that a table
+names: no two threads add to the same place, so two runs give the same bits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,38 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from videomac.sparse.blocks import as_rows
+from videomac.sparse import kernels
+
+
+class Windows(torch.autograd.Function):
+    """Every block with its halo. The gradient of a position is the sum over the windows that hold it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Float[Tensor, "positions channels"],
+        fill: float,
+        table: Int[Tensor, "blocks window_height window_width"],
+        inverse: Int[Tensor, "positions holders"],
+    ) -> Float[Tensor, "blocks window_height window_width channels"]:
+        """Gather.
+
+        Args:
+            ctx: autograd's.
+            rows: all positions of all blocks.
+            fill: what is found where nothing is visible.
+            table: which row each position of each window is (`Blocks.window_table`).
+            inverse: which positions of windows are each row (`Blocks.window_inverse`).
+        """
+        ctx.save_for_backward(inverse)
+        return _with_sentinel(rows, fill).index_select(0, table.flatten()).view(*table.shape, -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient of `rows`."""
+        handed = _with_sentinel(gradient.reshape(-1, gradient.shape[-1]))
+        return F.embedding_bag(ctx.saved_tensors[0], handed, mode="sum", padding_idx=len(handed) - 1), None, None, None
 
 
 class ColumnConvolution(torch.autograd.Function):
@@ -108,19 +139,28 @@ class DepthwiseConvolution(torch.autograd.Function):
                 gradient, weight.flip(2, 3), None, table if turned_table is None else turned_table
             )
         if ctx.needs_input_grad[1]:
-            weight_gradient = _depthwise_weight_gradient(rows, gradient, table).view_as(weight)
+            weight_gradient = _depthwise_weight_gradient(rows, gradient, weight, table)
         if ctx.needs_input_grad[2]:
             bias_gradient = gradient.sum(dim=0)
         return rows_gradient, weight_gradient, bias_gradient, None, None
 
 
+def as_rows(images: Float[Tensor, "images channels height width"]) -> Float[Tensor, "positions channels"]:
+    """All positions as rows; a view when the images are channels-last in memory."""
+    return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
+
+
 def _depthwise(rows: Tensor, weight: Tensor, bias: Tensor | None, table: Tensor) -> Tensor:
+    if kernels.usable(rows):
+        return kernels.depthwise(rows, weight, bias, table)
     windows = _with_sentinel(rows).index_select(0, table.flatten()).view(*table.shape, -1).permute(0, 3, 1, 2)
     return as_rows(F.conv2d(windows, weight, bias, groups=rows.shape[1]))
 
 
-def _depthwise_weight_gradient(rows: Tensor, gradient: Tensor, table: Tensor) -> Tensor:
-    """`[channels, taps]`. Each channel of each block is a channel of one image here, and its gradient the kernel."""
+def _depthwise_weight_gradient(rows: Tensor, gradient: Tensor, weight: Tensor, table: Tensor) -> Tensor:
+    """Each channel of each block becomes a channel of one image, its gradient the kernel, their sum the weight's."""
+    if kernels.usable(rows):
+        return kernels.depthwise_weight_gradient(rows, gradient, weight, table)
     blocks, height, width = table.shape
     channels, size = rows.shape[1], math.isqrt(len(rows) // blocks)
     windows = _with_sentinel(rows).index_select(0, table.permute(1, 2, 0).flatten())
@@ -128,9 +168,9 @@ def _depthwise_weight_gradient(rows: Tensor, gradient: Tensor, table: Tensor) ->
         products = windows.view(height * width, blocks, channels) * gradient
     else:
         images = windows.view(1, height, width, blocks * channels).permute(0, 3, 1, 2)
-        kernels = gradient.view(blocks, size * size, channels).transpose(1, 2).reshape(-1, 1, size, size)
-        products = as_rows(F.conv2d(images, kernels, groups=len(kernels))).view(-1, blocks, channels)
-    return products.sum(dim=1).t()
+        each = gradient.view(blocks, size * size, channels).transpose(1, 2).reshape(-1, 1, size, size)
+        products = as_rows(F.conv2d(images, each, groups=len(each))).view(-1, blocks, channels)
+    return products.sum(dim=1).t().reshape(weight.shape)
 
 
 def _columns(rows: Tensor, table: Tensor) -> Tensor:
@@ -143,6 +183,6 @@ def _matrix(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
 
 
-def _with_sentinel(rows: Tensor) -> Tensor:
-    """One more row, of zeros, which stands for everything hidden and for what lies outside the frame."""
-    return F.pad(rows, (0, 0, 0, 1))
+def _with_sentinel(rows: Tensor, fill: float = 0.0) -> Tensor:
+    """One more row, which stands for everything hidden and for what lies outside the frame."""
+    return F.pad(rows, (0, 0, 0, 1), value=fill)
