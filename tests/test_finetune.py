@@ -3,6 +3,8 @@ import json
 import math
 import os
 import pickle
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -178,7 +180,7 @@ def test_two_processes_are_one(images, tmp_path):
 
 
 def build(backbone: Any, **changed: Any):
-    settings = {"pretrained": False, "which": "online", "image_size": 32, "seed": 0, "num_classes": 10}
+    settings = {"pretrained": None, "which": "online", "image_size": 32, "seed": 0, "num_classes": 10}
     return build_network(str(backbone), **{**settings, **changed})
 
 
@@ -381,3 +383,37 @@ def test_a_large_confusion_matrix_keeps_every_mistake_visible():
     shares[617, 3] = 40.0
     assert _largest_of_cells(shares, 500)[308, 1] == 40.0
     assert _largest_of_cells(shares[:999, :999], 500).shape == (500, 500)
+
+
+# The page of the documentation ----------------------------------------------------------------------------------------
+
+
+def commands_of_the_page() -> list[list[str]]:
+    page = (Path(__file__).parents[1] / "docs" / "finetune.md").read_text()
+    blocks = re.findall(r"^```bash\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def test_every_command_of_the_page_runs_on_small_images(images, tmp_path, monkeypatch):
+    """As they stand, but for the images, the weights, and what makes them long."""
+    root = Path(__file__).parents[1]
+    monkeypatch.chdir(tmp_path)
+    save_backbone(timm.create_model("test_convnext", num_classes=0), Path("runs/mine"), name="test_convnext")
+    Path("images").symlink_to(images)
+    Path("imagenet-1k").symlink_to(images)
+    (tmp_path / "configs").symlink_to(root / "configs")
+    small = {
+        "finetune": ["--epochs=1", "--warmup_epochs=0", "--global_batch_size=8", "--accumulate=1", "--image_size=32"],
+        "probe": ["--k=5", "--image_size=32"],
+    }
+    small["finetune"] += ["--devices=1", "--precision=32-true", "--trainer.accelerator=cpu"]
+    done = []
+    for _, name, *words in commands_of_the_page():
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([name, *words, *small[name], "--workers=0"])
+        assert exit_.value.code == 0, words
+        out = Path(words[words.index("--out") + 1])
+        done.append((name, json.loads((out / "metrics.json").read_text())))
+    assert [name for name, _ in done] == ["finetune", "finetune", "probe", "probe"]
+    assert done[0][1]["steps"] == done[1][1]["steps"] == 3 and done[2][1]["train_images"] == 24

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ import yaml
 
 import videomac
 from videomac import cli
+from videomac.classify.config import FinetuneConfig, ProbeConfig
 from videomac.config import PretrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -196,7 +197,7 @@ def test_options_written_in_text_exist() -> None:
 
 @pytest.mark.parametrize("block", list(code_blocks("python")), ids=str)
 def test_every_python_block_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks run as they stand, beside a finished run; of pre-training and evaluation only the options are checked."""
+    """Blocks run as they stand, beside a finished run; of training and evaluation only the options are checked."""
     from videomac.checkpoint import save_backbone
 
     monkeypatch.chdir(tmp_path)
@@ -204,10 +205,15 @@ def test_every_python_block_runs(block: Block, tmp_path: Path, monkeypatch: pyte
     save_run(model, tmp_path / "runs" / "mine")
     save_backbone(model, tmp_path / "runs" / "mine" / "backbone", name="convnextv2_atto")
     monkeypatch.setattr(videomac, "pretrain", PretrainConfig)
+    monkeypatch.setattr(videomac, "finetune", FinetuneConfig)
+    monkeypatch.setattr(videomac, "probe", lambda **options: asdict(ProbeConfig(**options)) | PROBED)
     for benchmark in ("davis", "vip", "jhmdb"):
         monkeypatch.setattr(f"videomac.evaluate._{benchmark}.run", lambda config: {})
     text = block.text.replace("convnextv2_tiny", "convnextv2_atto")  # the same, quicker
     exec(compile(text, str(block), "exec"), {"__name__": "__main__"})
+
+
+PROBED = {"knn_top1": 0.5, "linear_top1": 0.5}
 
 
 def save_run(model: videomac.VideoMAC, out: Path) -> None:

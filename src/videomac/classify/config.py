@@ -31,8 +31,8 @@ class FinetuneConfig:
     }
     """First option of each section of the help."""
 
-    pretrained: bool = False
-    """Start a timm name from timm's own weights, which are downloaded."""
+    pretrained: bool | None = None
+    """Download timm's weights; unless given, only for names that have a tag, such as resnet50.a1_in1k."""
     network: Literal["online", "target"] = "online"
     """Which network of a pre-training run to start from."""
     drop_path: float = 0.0
@@ -148,8 +148,8 @@ class ProbeConfig:
     out: Path
     """Folder for the features, the numbers and the pictures."""
 
-    pretrained: bool = False
-    """Take a timm name with timm's own weights, which are downloaded."""
+    pretrained: bool | None = None
+    """Download timm's weights; unless given, only for names that have a tag, such as resnet50.a1_in1k."""
     network: Literal["online", "target"] = "online"
     """Which network of a pre-training run to probe."""
     image_size: int = 224

@@ -41,7 +41,7 @@ class Network:
 def build_network(
     backbone: str,
     *,
-    pretrained: bool,
+    pretrained: bool | None,
     which: Literal["online", "target"],
     image_size: int,
     seed: int,
@@ -52,7 +52,7 @@ def build_network(
 
     Args:
         backbone: run folder, checkpoint or exported folder; else a timm name.
-        pretrained: take timm's weights for a timm name.
+        pretrained: take timm's weights for a timm name; None: if it has a tag.
         which: network of a pre-training run.
         image_size: side of the images in pixels, for networks that must know it.
         seed: of random weights, which the new classifier has in any case.
@@ -71,13 +71,14 @@ def build_network(
                 model = load_backbone(path, which, **options)
                 weights = f"{backbone} ({which})"
             else:
-                named = ":" in backbone  # such as local-dir:FOLDER, which is nothing without its weights
-                if not named and ("/" in backbone or path.suffix in (".ckpt", ".pth", ".pt", ".safetensors")):
+                folder = ":" in backbone  # local-dir:FOLDER or hf-hub:NAME, which are nothing without their weights
+                if not folder and ("/" in backbone or path.suffix in (".ckpt", ".pth", ".pt", ".safetensors")):
                     raise UserError(f"{backbone} does not exist: check the path, or name a timm network")
-                if not named and _wants_image_size(backbone):
+                download = folder or (pretrained if pretrained is not None else "." in backbone)
+                if not folder and _wants_image_size(backbone):
                     options["img_size"] = image_size
-                model = create_backbone(backbone, pretrained=pretrained or named, **options)
-                weights = "timm's" if pretrained or named else f"random (seed {seed})"
+                model = create_backbone(backbone, pretrained=download, **options)
+                weights = "timm's" if download else f"random (seed {seed})"
         except TypeError as error:
             raise UserError(f"backbone {backbone} does not take {', '.join(options)}: {error}") from error
         if not drop_path:  # that of a pre-training run ends with it
