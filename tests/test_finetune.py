@@ -28,7 +28,7 @@ from videomac.classify.config import FinetuneConfig
 from videomac.classify.finetune import Finetuning
 from videomac.classify.images import ClassificationData, find_images, seeded
 from videomac.classify.network import HEAD_STD, build_network
-from videomac.classify.pictures import _largest_of_cells
+from videomac.classify.pictures import _largest_of_cells, draw_confusion
 from videomac.classify.validation import Score
 from videomac.errors import UserError
 from videomac.files import read_torch
@@ -142,6 +142,28 @@ def test_the_moving_average_is_that_of_the_weights_after_each_step(images, tmp_p
     for weights in later:
         average = 0.5 * average + 0.5 * weights
     torch.testing.assert_close(made[0].ema.module.head.fc.weight, average)
+
+
+def test_a_classifier_is_a_backbone_again(run, images, tmp_path):
+    classifier = run[0] / "classifier"
+    network = build(f"local-dir:{classifier}", num_classes=0)
+    state, saved = network.model.state_dict(), load_file(classifier / "model.safetensors")
+    assert len(state) == len(saved) - 2 and all(torch.equal(saved[key], value) for key, value in state.items())
+    probed = videomac.probe(
+        data=images, backbone=f"local-dir:{classifier}", out=tmp_path / "probe", image_size=32, workers=0, k=5
+    )
+    assert probed["channels"] == network.model.num_features
+
+
+def test_weights_of_the_released_code_keep_their_stage_norms(images, tmp_path):
+    model = videomac.VideoMAC("test_convnext", decoder_width=16, preset="official")
+    (tmp_path / "checkpoints").mkdir()
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"state_dict": state, "videomac": model.arguments}, tmp_path / "checkpoints" / "last.ckpt")
+    videomac.finetune(**options(images, tmp_path / "run", backbone=str(tmp_path), epochs=1, precision="bf16-mixed"))
+    trained = read_torch(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]
+    assert "model.stage_norms.3.weight" in trained and "ema.module.stage_norms.3.weight" in trained
+    assert not (tmp_path / "run" / "classifier").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -285,6 +307,8 @@ class Harmful:
         ({"layer_decay": 0}, "layer_decay must be above 0"),
         ({"ema_decay": 1}, "ema_decay must be at least 0 and below 1"),
         ({"resume": True}, "nothing to resume"),
+        ({"base_lr": 1e30, "warmup_epochs": 0}, "the loss is not finite at step 1: lower base_lr"),
+        ({"backbone": "test_vit", "trainer": {"acelerator": "cpu"}}, "the trainer refuses its options"),
     ],
 )
 def test_options_that_cannot_work_are_refused(images, tmp_path, changed, sentence):
@@ -376,6 +400,15 @@ def test_scores_are_those_of_a_plain_count():
     losses = [math.log(sum(map(math.exp, row))) - row[label] for row, label in kept]
     assert numbers["val_loss"] == pytest.approx(sum(losses) / len(kept), rel=1e-5)
     assert score.confusion.sum(1).tolist() == [sum(label == c for _, label in kept) for c in range(7)]
+
+
+@pytest.mark.parametrize("classes", [2, 40, 41, 300])
+def test_a_confusion_matrix_of_any_size_is_drawn(tmp_path, classes):
+    confusion = torch.randint(0, 3, (classes, classes), generator=torch.Generator().manual_seed(0))
+    confusion[1] = 0  # a class without images
+    draw_confusion(confusion, [f"class {n}" for n in range(classes)], tmp_path / "c.png", title="a network")
+    with Image.open(tmp_path / "c.png") as image:
+        assert min(image.size) > 300 and np.asarray(image).std() > 10
 
 
 def test_a_large_confusion_matrix_keeps_every_mistake_visible():

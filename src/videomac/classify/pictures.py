@@ -14,6 +14,10 @@ from videomac.visualize import smooth
 
 READABLE_CLASSES = 40
 """Up to so many classes have their names beside the confusion matrix."""
+MOST_POINTS = 125
+"""Points on a side of the matrix of many classes: large enough to be seen one by one."""
+MOST_PAIRS = 30
+"""Pairs of classes that are named."""
 
 
 def draw_curves(metrics_csv: Path, path: Path, steps_per_epoch: int) -> None:
@@ -54,44 +58,63 @@ def draw_curves(metrics_csv: Path, path: Path, steps_per_epoch: int) -> None:
 
 
 def draw_confusion(confusion: Int[Tensor, "classes classes"], classes: list[str], path: Path, *, title: str) -> None:
-    """Draw the share of each class (row) that was taken for each class (column): numbers and names if they fit.
+    """Draw the share of each class (row) that was taken for each class (column).
 
-    With many classes a cell is smaller than a pixel, so that mistakes would vanish: each point then shows the largest
-    share of its cells.
+    Few classes: every share, with numbers and names. Many: the mistakes alone, in a matrix that no mistake is too small
+    for, and by name the pairs of classes that are mixed up most.
     """
     from matplotlib.figure import Figure
 
     counts = confusion.double().numpy()
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    names = len(classes) <= READABLE_CLASSES
-    side = 3 + 0.45 * len(classes) if names else 10
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.subplots()
-    shown = shares if names else _largest_of_cells(shares, 500)
-    image = axes.imshow(shown, cmap="Blues", vmin=0, vmax=100 if names else 50, extent=_extent(len(classes)))
-    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the class in %", extend="neither" if names else "max")
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("class")
-    top1 = 100 * counts.trace() / max(counts.sum(), 1)
-    axes.set_title(f"{title}: top-1 {top1:.1f} % of {int(counts.sum())} images")
-    if names:
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
-        for row, column in np.argwhere(shares >= 0.5):
-            value = shares[row, column]
-            color = "white" if value > 60 else "black"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color, fontsize=8)
+    heading = f"{title}: top-1 {100 * counts.trace() / max(counts.sum(), 1):.1f} % of {int(counts.sum())} images"
+    if len(classes) <= READABLE_CLASSES:
+        side = 3 + 0.45 * len(classes)
+        figure = Figure(figsize=(max(side + 1, 5.5), side), layout="constrained")
+        _draw_shares(figure, shares, classes)
+    else:
+        figure = Figure(figsize=(15, 8.5), layout="constrained")
+        _draw_mistakes(figure, shares, classes)
+    figure.suptitle(heading)
     figure.savefig(path, dpi=120)
 
 
-def _extent(classes: int) -> tuple[float, float, float, float]:
-    return -0.5, classes - 0.5, classes - 0.5, -0.5
+def _draw_shares(figure: Any, shares: Any, classes: list[str]) -> None:
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the class in %")
+    axes.set(xlabel="predicted", ylabel="class")
+    axes.set_xticks(range(len(classes)), classes, rotation=90)
+    axes.set_yticks(range(len(classes)), classes)
+    for row, column in np.argwhere(shares >= 0.5):
+        value = shares[row, column]
+        color = "white" if value > 60 else "black"
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color, fontsize=8)
+
+
+def _draw_mistakes(figure: Any, shares: Any, classes: list[str]) -> None:
+    matrix, pairs = figure.subplots(1, 2, width_ratios=[5, 3])
+    mistakes = shares.copy()
+    np.fill_diagonal(mistakes, 0)
+    edge = len(classes) - 0.5
+    shown = _largest_of_cells(mistakes, MOST_POINTS)
+    extent = (-0.5, edge, edge, -0.5)
+    image = matrix.imshow(shown, cmap="magma_r", vmin=0, vmax=max(mistakes.max(), 1), extent=extent)
+    figure.colorbar(image, ax=matrix, shrink=0.8, label="share of the class that was taken for another, in %")
+    matrix.set(xlabel="predicted (number of the class)", ylabel="class (number)", title="mistakes")
+    worst = np.argsort(mistakes, axis=None)[::-1][:MOST_PAIRS]
+    rows, columns = np.unravel_index(worst, mistakes.shape)
+    pairs.barh(range(len(worst)), mistakes[rows, columns], color="tab:red", alpha=0.7)
+    names = [f"{classes[row][:24]} taken for {classes[column][:24]}" for row, column in zip(rows, columns, strict=True)]
+    pairs.set_yticks(range(len(worst)), names, fontsize=8)
+    pairs.invert_yaxis()
+    pairs.set(xlabel="share of the class in %", title="most frequent")
+    pairs.grid(axis="x", alpha=0.3)
 
 
 def _largest_of_cells(shares: Any, points: int) -> Any:
     """Shrink a matrix to at most `points` a side, each the largest of its cells."""
     cells = -(-len(shares) // points)
-    rest = -len(shares) % cells
-    padded = np.pad(shares, (0, rest))
+    padded = np.pad(shares, (0, -len(shares) % cells))
     blocks = padded.reshape(len(padded) // cells, cells, -1, cells)
     return blocks.max((1, 3))
