@@ -9,9 +9,9 @@ INSTALL = $(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e
 # Tests run in processes of one thread each: more than four gain little, and each needs about 1.5 GB of memory.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-# Those that need no data.
-BENCHMARKS = encoder step propagation boundary
-GPU_BENCHMARKS = propagation
+# The networks that speed is promised for.
+NETWORKS = [convnextv2_tiny,convnextv2_small,convnext_tiny,resnet50,resnet50_patchify,resnet18]
+BENCH = $(BIN)/videomac bench --overwrite --backbones '$(NETWORKS)'
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint format docs bench bench-gpu clean
@@ -42,11 +42,14 @@ format: $(VENV)/.test ## put the code into its style
 docs: $(VENV)/.docs ## build the documentation into site/, warnings being errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/.test ## measure speed and memory on the CPU
-	@for name in $(BENCHMARKS); do echo "== $$name"; OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
+bench: $(VENV)/.test ## measure speed and memory on the CPU, in ten minutes
+	OMP_NUM_THREADS=1 $(BENCH) --out $(RUNS)/bench --device cpu --steps '[convnextv2_tiny,resnet18]'
 
-bench-gpu: $(VENV)/.test ## measure what runs on a CUDA device there
-	@for name in $(GPU_BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py --device cuda || exit 1; done
+bench-gpu: $(VENV)/.test ## check the GPU's kernels, then measure speed and memory there, eager and compiled
+	$(BIN)/python -m pytest tests/sparse/test_gathers.py
+	$(BENCH) --out $(RUNS)/bench-gpu --device cuda --precision bf16-mixed --batch 256 --steps '[convnextv2_small,resnet50]'
+	$(BENCH) --out $(RUNS)/bench-gpu-compiled --device cuda --precision bf16-mixed --batch 256 --compile true --steps '[]'
+	$(BIN)/python benchmarks/propagation.py --device cuda
 
 clean: ## remove .venv and everything the tools left, but no runs
 	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache

@@ -43,6 +43,7 @@ COMMANDS = {
     "figures": Command(
         "handover.config:FiguresConfig", "handover.figures.command:run", "draw the paper's figures from runs", True
     ),
+    "report": Command("handover.config:ReportConfig", "handover.report.command:run", "one HTML page of a run", True),
     "inspect": Command("config:InspectConfig", "inspect:run", "show what becomes of a network's layers", True),
     "eval davis": Command("evaluate.config:EvalDavisConfig", "evaluate._davis:run", "video object segmentation, J&F"),
     "eval vip": Command("evaluate.config:EvalVipConfig", "evaluate._vip:run", "body part propagation, mIoU"),
@@ -56,6 +57,7 @@ COMMANDS = {
     "score jhmdb": Command(
         "evaluate.config:ScoreJhmdbConfig", "evaluate._jhmdb:score_predictions", "score joints made by any tool"
     ),
+    "bench": Command("bench.config:BenchConfig", "bench.command:run", "measure what pre-training costs here"),
     "compare": Command("evaluate.config:CompareConfig", "evaluate.compare:run", "set evaluations side by side", True),
 }
 
