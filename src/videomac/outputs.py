@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
+import os
+import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,8 +38,25 @@ def claim(out: Path, owned: Sequence[str], *, overwrite: bool) -> None:
 
 
 def write_metrics(out: Path, metrics: Mapping[str, Any]) -> None:
-    """Write the final numbers to `metrics.json`."""
+    """Write the final numbers to `metrics.json`, and where they were made to `environment.json`."""
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+
+
+def environment() -> dict[str, str | int]:
+    """Versions and hardware, which may move the last digits; nothing that names the machine or its user."""
+    import torch
+
+    versions = {name: importlib.metadata.version(name) for name in ("videomac", "torch", "timm", "lightning", "numpy")}
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processors": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else str(accelerator or "none"),
+    }
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -23,7 +23,7 @@ from videomac.model import VideoMAC
 from videomac.outputs import claim, table, write_metrics, write_rows
 from videomac.visualize import reconstruct_frames
 
-OWNED = ("config.yaml", "metrics.json", "metrics.csv", "*.png", "*.mp4")
+OWNED = ("config.yaml", "metrics.json", "environment.json", "report.html", "metrics.csv", "*.png", "*.mp4")
 DEFAULT_SHORT_SIDE = 224
 FRAMES_AT_ONCE = 16
 

@@ -18,8 +18,8 @@ from videomac.training_data import TrainingData
 from videomac.training_run import build_trainer, is_first_process
 
 RUN_FILES = (
-    *("config.yaml", "metrics.csv", "metrics.json", "losses.png", "reconstruction.png"),
-    *("checkpoints", "backbone", "tensorboard", "wandb"),
+    *("config.yaml", "metrics.csv", "metrics.json", "environment.json", "losses.png", "reconstruction.png"),
+    *("report.html", "checkpoints", "backbone", "tensorboard", "wandb"),
 )
 """What a run makes in its out folder, and all that `overwrite` deletes."""
 

@@ -26,7 +26,10 @@ from videomac.evaluate.propagation import propagate_stream
 from videomac.evaluate.protocols import Protocol, changes, frame_size
 from videomac.outputs import claim
 
-RUN_FILES = ("config.yaml", "metrics.json", "*.csv", "predictions", "overlays", "sheets")
+RUN_FILES = (
+    *("config.yaml", "metrics.json", "environment.json", "report.html", "*.csv"),
+    *("predictions", "overlays", "sheets"),
+)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -27,7 +27,17 @@ from videomac.outputs import claim, table, write_metrics, write_rows
 from videomac.reconstruct import fitting_size, pick_device, trained_size
 from videomac.visualize import Reconstruction, reconstruct_frames
 
-OWNED = ("config.yaml", "metrics.json", "fig*.png", "fig*.svg", "fig*.npz", "fig*.csv", "fig*.json")
+OWNED = (
+    "config.yaml",
+    "metrics.json",
+    "environment.json",
+    "report.html",
+    "fig*.png",
+    "fig*.svg",
+    "fig*.npz",
+    "fig*.csv",
+    "fig*.json",
+)
 LABEL_COLUMNS = 5
 
 
@@ -54,6 +64,10 @@ def run(config: FiguresConfig) -> dict[str, Any]:
     if video is None:
         drawn += [(name, "not drawn: needs --video") for name in ("fig2", "fig8")]
     else:
+        metrics |= figure_8(config, model, video)
+        drawn.append(
+            ("fig8", f"reconstructions (loss {metrics['fig8']:.3f}, predicting zero {metrics['fig8_zero']:.3f})")
+        )
         metrics |= figure_2(config, model, video)
         drawn.append(("fig2", f"where reconstruction looks (the two frames' maps correlate by {metrics['fig2']:.2f})"))
     if labels:
@@ -75,11 +89,6 @@ def run(config: FiguresConfig) -> dict[str, Any]:
     if figure is not None:
         _save(figure, config.out / "fig7")
     drawn.append(("fig7", f"not drawn: {obstacle}" if figure is None else "consistency loss by gamma and by encoder"))
-    if video is not None:
-        metrics |= figure_8(config, model, video)
-        drawn.append(
-            ("fig8", f"reconstructions (loss {metrics['fig8']:.3f}, predicting zero {metrics['fig8_zero']:.3f})")
-        )
     write_metrics(config.out, metrics)
     print(table(sorted(drawn)))
     print(f"each as .png, .svg and data in {config.out}")

@@ -45,8 +45,9 @@ def where_it_looks(frames: Sequence[Looked], similarity: float, masks: int) -> F
         shown = (frame, _image(looked.pictures.masked[0]), _image(looked.pictures.pasted[0]), grey)
         for axis, picture in zip(row, shown, strict=True):
             _show(axis, picture)
+        strongest = float(np.quantile(looked.heat, 0.99)) or 1.0
         heat = row[3].imshow(
-            looked.heat, cmap="inferno", vmin=0, vmax=1, alpha=0.72, interpolation="bicubic",
+            looked.heat / strongest, cmap="inferno", vmin=0, vmax=1, alpha=0.72, interpolation="bicubic",
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         )  # fmt: skip
         row[0].set_ylabel(looked.title, fontsize=11)
@@ -77,20 +78,17 @@ class Propagated:
 def propagated_labels(tasks: Sequence[Propagated]) -> Figure:
     """Fig. 4: a row for each evaluation, from the given labels of the first frame to the end of the video."""
     columns = max(len(task.pictures) for task in tasks)
-    heights = [task.pictures[0].shape[0] / task.pictures[0].shape[1] for task in tasks]
-    width = 2.6
-    size = (width * columns + 0.2, sum(width * height + 0.5 for height in heights))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(tasks), columns, squeeze=False, height_ratios=heights)
-    for row, task in zip(axes, tasks, strict=True):
-        for axis in row:
+    heights = [2.6 * task.pictures[0].shape[0] / task.pictures[0].shape[1] + 0.7 for task in tasks]
+    figure = Figure(figsize=(2.6 * columns, sum(heights)), layout="constrained")
+    strips = figure.subfigures(len(tasks), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for strip, task in zip(strips, tasks, strict=True):
+        strip.suptitle(task.title, x=0.005, ha="left", fontsize=11, fontweight="bold")
+        axes = strip.subplots(1, columns, squeeze=False)[0]
+        for axis in axes:
             axis.set_axis_off()
-        for number, (axis, picture, frame) in enumerate(zip(row, task.pictures, task.frames, strict=False)):
+        for number, (axis, picture, frame) in enumerate(zip(axes, task.pictures, task.frames, strict=False)):
             _show(axis, picture)
             axis.set_title(f"frame {frame}" + (", given" if number == 0 else ""), fontsize=9, color="#555555")
-        row[0].text(
-            0, 1.17, task.title, transform=row[0].transAxes, fontsize=11, fontweight="bold", va="bottom", ha="left"
-        )
     return figure
 
 

@@ -1,0 +1,1 @@
+"""`videomac report`: one self-contained HTML page of a run."""
