@@ -50,7 +50,12 @@ class Pretraining(pl.LightningModule):
     def configure_optimizers(self) -> Optimizer:
         """AdamW; biases and norms do not decay."""
         groups: list[Any] = [*optim.parameter_groups(self.model, self.config.weight_decay)]
-        return AdamW(groups, lr=0.0, betas=self.config.betas)
+        return AdamW(groups, lr=0.0, betas=self.config.betas, fused=self.device.type == "cuda")
+
+    def transfer_batch_to_device(self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int) -> Any:
+        """All but the mask, which the encoder's tables are made of: read back from a GPU it would stall it."""
+        moved = super().transfer_batch_to_device({**batch, "mask": batch["mask"][:0]}, device, dataloader_idx)
+        return {**moved, "mask": batch["mask"]}
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one micro-batch; the networks' own randomness depends on the step alone, not on what came before."""
