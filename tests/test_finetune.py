@@ -73,7 +73,8 @@ def test_a_run_leaves_what_it_promises(run):
     assert metrics["skipped_images"] == metrics["skipped_val_images"] == 0
     made = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert {path for path in made if not path.startswith("tensorboard/")} == {
-        *("config.yaml", "metrics.csv", "metrics.json", "classes.csv", "curves.png", "confusion.png"),
+        *("config.yaml", "metrics.csv", "metrics.json", "environment.json"),
+        *("classes.csv", "curves.png", "confusion.png"),
         *("checkpoints/last.ckpt", "classifier/model.safetensors", "classifier/config.json"),
     }
     for picture in ("curves.png", "confusion.png"):

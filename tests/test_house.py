@@ -37,6 +37,7 @@ LAYERS = (
     ("encoder", "decoder", "losses"),
     ("model",),
     ("training", "training_run", "training_data", "training_setup", "training_report", "callbacks"),
+    ("classify",),
     ("cli", "demo"),
 )
 """From the bottom to the top: nothing may need, even through others, what stands in a later row."""

@@ -42,7 +42,8 @@ COLUMNS = (
 """Columns of `metrics.csv`; the second line is filled at the end of each epoch."""
 
 RUN_FILES = (
-    *("config.yaml", "metrics.csv", "metrics.json", "classes.csv", "curves.png", "confusion.png"),
+    *("config.yaml", "metrics.csv", "metrics.json", "environment.json", "report.html"),
+    *("classes.csv", "curves.png", "confusion.png"),
     *("checkpoints", "classifier", "tensorboard", "wandb"),
 )
 """What a run makes in its out folder, and all that `overwrite` deletes."""
@@ -103,7 +104,9 @@ class Finetuning(pl.LightningModule):
             with seeded(seed):
                 images, labels = self.mixup(images, labels)
         torch.manual_seed(seed)
-        loss: Tensor = self.loss(self.model(images).float(), labels)
+        logits: Tensor = self.model(images)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        loss: Tensor = self.loss(logits, labels)
         if not torch.isfinite(loss):
             raise UserError(
                 f"the loss is not finite at step {step}: lower base_lr, or use --precision 32-true; the last good "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,9 +64,12 @@ class LabelledFolders:
     @property
     def identity(self) -> dict[str, Any]:
         """What must be equal for two runs on these images to be equal, wherever they lie."""
-        parts = [(Path(path).parent.name, Path(path).name, label) for path, label in [*self.train, *self.val]]
-        digest = hashlib.sha256(repr(parts).encode()).hexdigest()
-        return {"images": len(parts), "classes": len(self.classes), "names": digest}
+        names = hashlib.sha256()
+        for path, label in [*self.train, *self.val]:
+            folder, name = os.path.split(path)
+            names.update(f"{label} {os.path.basename(folder)}/{name}\n".encode())
+        images = len(self.train) + len(self.val)
+        return {"images": images, "classes": len(self.classes), "names": names.hexdigest()}
 
 
 def find_images(data: Path) -> LabelledFolders:

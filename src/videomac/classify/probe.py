@@ -19,7 +19,10 @@ from videomac.config import save_config
 from videomac.errors import UserError
 from videomac.outputs import claim, table, write_metrics, write_rows
 
-RUN_FILES = ("config.yaml", "metrics.json", "metrics.csv", "confusion.png", "features")
+RUN_FILES = (
+    *("config.yaml", "metrics.json", "environment.json", "report.html", "metrics.csv"),
+    *("confusion.png", "features"),
+)
 """What a probe makes in its out folder, and all that `overwrite` deletes."""
 
 
