@@ -31,24 +31,27 @@ def tiny_network() -> nn.Module:
     return model.online.double().eval()
 
 
-def test_sensitivity_is_the_jacobian() -> None:
-    """Against the whole Jacobian, by finite differences of every colour of a few pixels."""
+def test_a_contribution_is_what_the_content_of_a_cell_changes() -> None:
+    """Against finite differences: let the content of a cell fade by a little and look at every hidden value."""
     network = tiny_network()
+    torch.manual_seed(3)
     frame = torch.randn(3, 64, 64, dtype=torch.float64)
     mask = torch.tensor([[[True, False], [True, True]]])
-    maps = attention.sensitivity(network, frame, mask, draws=400, generator=torch.Generator().manual_seed(1))[0]
-    assert (maps[:32, :32] == 0).all() and (maps[32:] == 0).all(), "hidden pixels are never read"
-    for row, column in ((3, 40), (17, 33), (31, 63)):
-        exact = 0.0
-        for colour in range(3):
-            step = torch.zeros_like(frame)
-            step[colour, row, column] = 1e-5
-            with torch.no_grad():
-                change = network((frame + step)[None], mask) - network((frame - step)[None], mask)
-            exact += float((change[:, [0, 2, 3]] / 2e-5).square().sum())
-        exact /= 3 * 32 * 32 * 3
+    directions = torch.Generator().manual_seed(1)
+    maps = attention.contributions(network, frame, mask, 8, draws=400, generator=directions)[0]
+    assert maps.shape == (8, 8) and (maps[:4, :4] == 0).all() and (maps[4:] == 0).all(), "hidden is never read"
+    mean = frame[:, :32, 32:].mean((1, 2))
+    for row, column in ((0, 4), (2, 6), (3, 7)):
+        content = torch.zeros_like(frame)
+        place = np.s_[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        content[place] = frame[place] - mean[:, None, None]
+        with torch.no_grad():
+            change = network((frame + 1e-5 * content)[None], mask) - network((frame - 1e-5 * content)[None], mask)
+        exact = (change[:, [0, 2, 3]] / 2e-5).square().mean().item()
         assert maps[row, column].item() == pytest.approx(exact, rel=0.3), "400 random directions"
-    assert maps[:32, 32:].min() > 0
+    flat = frame.clone()
+    flat[:, :32, 32:] = mean[:, None, None]
+    assert attention.contributions(network, flat, mask, 8).max() < 1e-20, "where nothing is to be seen"
 
 
 def test_every_patch_is_shown_and_the_average_counts_only_the_masks_that_show_it() -> None:
@@ -57,8 +60,8 @@ def test_every_patch_is_shown_and_the_average_counts_only_the_masks_that_show_it
     assert ((~masks).sum(0) == 2).all()
     uneven = attention.covering_masks(1, (2, 2), 0.3, torch.Generator().manual_seed(0))
     assert ((~uneven).sum(0) >= 1).all() and ((~uneven).flatten(1).sum(1) == 2).all()
-    seen = (~masks).repeat_interleave(4, 1).repeat_interleave(4, 2).double()
-    heat = attention.heat_map(9 * seen, masks, 2)
+    seen = (~masks).repeat_interleave(2, 1).repeat_interleave(2, 2).double()
+    heat = attention.heat_map(9 * seen, masks)
     assert heat.shape == (6, 10) and torch.equal(heat, torch.full_like(heat, 3.0))
     assert attention.correlation(heat + torch.eye(10).double()[:6], torch.eye(10).double()[:6]) == pytest.approx(1)
 

@@ -1,13 +1,16 @@
 """Fig. 2: where the reconstruction looks.
 
-The paper shows heat maps and does not say how they were made. Here the question is taken literally: how much does a
-pixel that the network sees change what it paints into the patches that it does not see? That is a derivative, so it is
-measured as one, with no choice of a layer, a target or an interesting patch.
+The paper shows heat maps and does not say how they were made. Here the question is taken literally: how much does what
+is to be seen in a small cell of the frame contribute to what the network paints into the patches that it does not see?
+A cell's content is its deviation from the mean colour of its patch, and its contribution is how the hidden patches
+change, to first order, as that content fades away. No layer, target or interesting patch is chosen. (The bare gradient
+would answer another question: where the network would be easiest to disturb, which is where there is nothing to see.)
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -15,7 +18,7 @@ from videomac.masking import num_visible
 from videomac.model import MaskedAutoencoder
 
 CELLS_PER_STRIDE = 4
-"""Resolution of the map: a patchify stem of stride 4 treats its pixels unequally, which would show as a fine grid."""
+"""Resolution of the map."""
 
 
 def covering_masks(
@@ -36,58 +39,56 @@ def covering_masks(
     return torch.stack(masks)
 
 
-def sensitivity(
+def contributions(
     network: MaskedAutoencoder,
     frame: Float[Tensor, "3 height width"],
     masks: Bool[Tensor, "masks rows columns"],
+    cell: int,
     *,
     draws: int = 4,
     generator: torch.Generator | None = None,
-) -> Float[Tensor, "masks height width"]:
-    """How much each pixel changes the reconstruction of the hidden patches, squared.
+) -> Float[Tensor, "masks cell_rows cell_columns"]:
+    """What each cell contributes to the reconstruction of the hidden patches, squared.
 
-    With the Jacobian J of all hidden values with respect to a pixel's three colours, this is |J|^2 (Frobenius) divided
-    by the number of hidden values: the mean squared change of a hidden value for a unit change of the pixel. The full
-    Jacobian is never built: for random v of unit variance the mean of |v J|^2 is |J|^2.
+    With the Jacobian J of all hidden values and the cell's content d (0 elsewhere) this is |J d|^2, divided by the
+    number of hidden values: their mean squared change as d fades. J is never built: for random v of unit variance the
+    mean of (v J d)^2 is |J d|^2.
 
     Args:
         network: encoder and decoder, in eval mode.
         frame: ImageNet-normalised.
         masks: True = hidden.
-        draws: random directions for each mask.
+        cell: side of a cell in pixels; divides the patch.
+        draws: random directions v for each mask.
         generator: of the directions, on the CPU.
 
     Returns:
         One map a mask; exactly 0 in hidden patches, which are never read.
     """
+    patch = frame.shape[1] // masks.shape[1]
+    mean = F.avg_pool2d(frame[None], patch).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+    content = frame[None] - mean
     maps = []
     for mask in masks[:, None]:
         pixels = frame[None].clone().requires_grad_(True)
         prediction = network(pixels, mask)
         hidden = mask.flatten(1).to(prediction.device)[..., None].expand_as(prediction)
-        total = torch.zeros_like(frame[0])
+        total = torch.zeros_like(F.avg_pool2d(frame[0][None], cell)[0])
         for draw in range(draws):
             direction = torch.randn(prediction.shape, generator=generator).to(prediction) * hidden
             (gradient,) = torch.autograd.grad((prediction * direction).sum(), pixels, retain_graph=draw + 1 < draws)
-            total += gradient[0].square().sum(0)
+            total += (F.avg_pool2d((gradient * content).sum(1), cell)[0] * cell**2).square()
         maps.append(total / draws / hidden.sum())
     return torch.stack(maps)
 
 
 def heat_map(
-    sensitivities: Float[Tensor, "masks height width"], masks: Bool[Tensor, "masks rows columns"], cell: int
-) -> Float[Tensor, "rows columns"]:
-    """Average over the masks that show a pixel, and over square cells; the root of it, in units of hidden values.
-
-    Args:
-        sensitivities: what `sensitivity` returns.
-        masks: the masks.
-        cell: side of a cell in pixels.
-    """
-    patch = sensitivities.shape[1] // masks.shape[1]
-    seen = (~masks).sum(0).repeat_interleave(patch, 0).repeat_interleave(patch, 1).to(sensitivities)
-    mean = sensitivities.sum(0) / seen.clamp(min=1)
-    return torch.nn.functional.avg_pool2d(mean[None], cell)[0].sqrt()
+    contributed: Float[Tensor, "masks cell_rows cell_columns"], masks: Bool[Tensor, "masks rows columns"]
+) -> Float[Tensor, "cell_rows cell_columns"]:
+    """Average over the masks that show a cell; the root of it, in units of hidden values."""
+    cells = contributed.shape[1] // masks.shape[1]
+    seen = (~masks).sum(0).repeat_interleave(cells, 0).repeat_interleave(cells, 1).to(contributed)
+    return (contributed.sum(0) / seen.clamp(min=1)).sqrt()
 
 
 def correlation(first: Tensor, second: Tensor) -> float:

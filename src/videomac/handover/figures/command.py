@@ -106,9 +106,8 @@ def figure_2(config: FiguresConfig, model: VideoMAC, video: Video) -> dict[str, 
     for frame, network, title in zip(pair, (model.online, model.target), ("past frame", "current frame"), strict=True):
         # The same directions for both frames, so that chance does not tell them apart.
         directions = torch.Generator().manual_seed(config.seed)
-        heats.append(
-            attention.heat_map(attention.sensitivity(network, frame, masks, generator=directions), masks, cell).cpu()
-        )
+        contributed = attention.contributions(network, frame, masks, cell, generator=directions)
+        heats.append(attention.heat_map(contributed, masks).cpu())
         with torch.no_grad():
             prediction = network(frame[None], masks[:1])
         shown = reconstruct_frames(frame[None], prediction, masks[:1], norm_pix_loss=model.norm_pix_loss)

@@ -56,9 +56,9 @@ def where_it_looks(frames: Sequence[Looked], similarity: float, masks: int) -> F
     ):
         axis.set_title(title, fontsize=11)
     bar = figure.colorbar(heat, ax=axes[:, 3], shrink=0.9, pad=0.03)
-    bar.set_label("change of hidden pixels per change\nof this pixel, of the frame's strongest", fontsize=9)
+    bar.set_label("contribution to hidden patches,\nof the frame's strongest", fontsize=9)
     figure.suptitle(
-        f"Bright: seen pixels that most change what is painted into hidden patches (mean of {masks} masks). "
+        f"Bright: what is seen there shapes most what is painted into hidden patches (mean of {masks} masks). "
         f"The two maps correlate by {similarity:.2f}.",
         fontsize=10,
     )
