@@ -42,7 +42,7 @@ WEIGHTS = {
 TOLERANCE = 1e-4
 """Largest difference between the features of the written file and of the network, relative to the largest feature."""
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-SHOWN_NAMES = 3
+SHOWN_NAMES = 1
 ON_HUB = ["README.md", "export.json", "config.json", *WEIGHTS.values()]
 
 
@@ -336,7 +336,7 @@ def format_report(report: Mapping[str, Any], out: Path) -> str:
     for reason, part in report["left_out"].items():
         rows.append(("left out", f"{part['count']} tensors: {reason} ({_some(part['names'])})"))
     if report["untrained"]:
-        rows.append(("untrained", f"{_some(report['untrained'])}: the features do not use them"))
+        rows.append(("untrained", f"{', '.join(report['untrained'])}: the features do not use them"))
     if report["initial_values"]:
         rows.append(("filled in", f"{_some(report['initial_values'])}: not in the source, at initial values"))
     rows += [
