@@ -24,7 +24,7 @@ from videomac.handover.export import run
 from videomac.model import VideoMAC
 
 FRAMES = torch.linspace(-2, 2, 2 * 3 * 64 * 96).view(2, 3, 64, 96)
-SMALL = {"depths": [1, 1, 1, 1], "dims": [4, 8, 12, 16]}
+SMALL = {"depths": [1, 1, 0, 1], "dims": [4, 8, 12, 16]}
 GOLDEN = "official-golden/{}/mac-checkpoint.pth"
 
 
