@@ -59,7 +59,8 @@ def test_a_run_leaves_what_it_promises(run):
     made = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     made = {path for path in made if not path.startswith("tensorboard/")}
     assert made == {
-        *("config.yaml", "metrics.csv", "metrics.json", "losses.png", "reconstruction.png"),
+        *("config.yaml", "metrics.csv", "metrics.json", "environment.json"),
+        *("losses.png", "reconstruction.png"),
         *("checkpoints/last.ckpt", "checkpoints/epoch-0001.ckpt", "checkpoints/epoch-0002.ckpt"),
         *("backbone/model.safetensors", "backbone/config.json"),
     }

@@ -12,7 +12,7 @@ from videomac.masking import random_mask
 from videomac.sparse import Blocks, LayoutSlot, kernels
 from videomac.sparse.blocks import Halo
 from videomac.sparse.gathers import DepthwiseConvolution, Windows, as_rows
-from videomac.sparse.layers import HaloConv2d, HaloConv2dSame
+from videomac.sparse.layers import HaloConv2d, HaloConv2dSame, PatchConv2d
 
 WINDOWS, COLUMNS = 0, 10**6
 
@@ -68,20 +68,48 @@ def test_convolution_equals_the_whole_frame(
         torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("canvas_above", [0.0, 1e9], ids=["canvas", "windows"])
 @pytest.mark.parametrize(("size", "kernel"), [(8, 7), (4, 7), (2, 7), (1, 7), (2, 3), (3, 5)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_depthwise_equals_the_whole_frame(
-    canvas_above: float, size: int, kernel: int, bias: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(HaloConv2d, "canvas_above", canvas_above)
+def test_depthwise_equals_the_whole_frame(size: int, kernel: int, bias: bool) -> None:
     torch.manual_seed(0)
-    blocks = layout()
+    blocks = layout(batch=5)  # 30 blocks: more than the weight's gradient takes at once
     layer = aware(nn.Conv2d(6, 6, kernel, padding=kernel // 2, groups=6, bias=bias).double())
     x = torch.randn(len(blocks), 6, size, size, dtype=torch.float64, requires_grad=True)
     got = gradients(layer.on_blocks(x, blocks), layer, x)
     for ours, plain in zip(got, gradients(on_the_frame(layer, x, blocks), layer, x), strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "options"),
+    [
+        (4, 1, {}),
+        (1, 1, {"bias": False}),
+        (4, 1, {"stride": 2}),
+        (8, 4, {"stride": 4}),
+        (4, 2, {"stride": 2, "bias": False}),
+        (4, (1, 2), {"stride": (2, 2)}),
+    ],
+)
+def test_a_kernel_inside_its_stride_equals_the_whole_frame(size: int, kernel: Any, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    blocks = layout()
+    layer = nn.Conv2d(5, 7, kernel, **options).double()
+    assert PatchConv2d.fits(layer)
+    x = torch.randn(len(blocks), 5, size, size, dtype=torch.float64, requires_grad=True)
+    plain = gradients(blocks.from_canvas(layer(blocks.to_canvas(x))), layer, x)
+    layer.__class__ = PatchConv2d
+    assert isinstance(layer, PatchConv2d)
+    for ours, expected in zip(gradients(layer.on_blocks(x, blocks), layer, x), plain, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [(3, {"stride": 2}), (1, {"groups": 5}), (1, {"padding": 1}), (2, {"stride": 4, "dilation": 2})],
+)
+def test_other_kernels_are_not_patches(kernel: int, options: dict[str, Any]) -> None:
+    assert not PatchConv2d.fits(nn.Conv2d(5, 5, kernel, **options))
 
 
 def test_depthwise_with_an_even_kernel() -> None:

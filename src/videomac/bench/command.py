@@ -228,7 +228,7 @@ def peak_bytes(step: Callable[[], None], module: nn.Module, device: torch.device
         before = torch.cuda.memory_allocated(device)
         step()
         return torch.cuda.max_memory_allocated(device) - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it would report that it sees no GPU
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # it reports what it does to the terminal
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

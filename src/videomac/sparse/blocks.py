@@ -123,11 +123,6 @@ class Blocks:
         windows: Tensor = Windows.apply(as_rows(blocks), fill, *tables)
         return windows.permute(0, 3, 1, 2)
 
-    def window_share(self, size: int, halo: Halo) -> float:
-        """Positions in all windows for one position of the whole canvas: what a halo costs, compared to the frame."""
-        window = (size + halo.top + halo.bottom) * (size + halo.left + halo.right)
-        return len(self) * window / (self.batch * self.rows * self.columns * size * size)
-
     def stack(self, blocks: Tensor, channels_last: bool = False) -> Tensor:
         """The K blocks of each sample as one tall image, `[B, C, K*P, P]` (or channels-last): no copy is made.
 

@@ -14,7 +14,7 @@ from videomac.sparse.layers import (
     BLOCK_AWARE,
     BlockAware,
     LayoutSlot,
-    StridedPointwiseConv2d,
+    PatchConv2d,
     _Mixing,
     _PerSample,
     plain_class,
@@ -28,9 +28,8 @@ class LayerReport:
     Attributes:
         name: its path in the network.
         layer: its class before the swap.
-        became: "halo top,bottom,left,right", "batch statistics over visible positions", "per sample", "picks
-            positions",
-            "masked only" or "unchanged".
+        became: "halo top,bottom,left,right", "batch statistics over visible positions", "per sample", "matrix
+            product", "masked only" or "unchanged".
         obstacle: why it cannot work on blocks, or None.
     """
 
@@ -85,8 +84,8 @@ def _block_aware_class(module: nn.Module) -> type[BlockAware] | None:
     """The class to swap in (its own where that has happened), or None for a layer that may stay as it is."""
     if isinstance(module, BlockAware):
         return type(module)
-    if type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.padding in ((0, 0), "valid"):
-        return StridedPointwiseConv2d if max(module.stride) > 1 else None
+    if type(module) is nn.Conv2d and PatchConv2d.fits(module):
+        return PatchConv2d
     aware = BLOCK_AWARE.get(type(module))
     if aware is None or not issubclass(aware, _Mixing):
         return aware

@@ -78,7 +78,7 @@ class ColumnConvolution(torch.autograd.Function):
             inverse: which output reads each input by each tap (`Blocks.column_tables`).
         """
         ctx.save_for_backward(rows, weight, table, inverse)
-        return F.linear(_columns(rows, table), _matrix(weight), bias)
+        return F.linear(_columns(rows, table), as_matrix(weight), bias)
 
     @staticmethod
     @once_differentiable
@@ -88,7 +88,7 @@ class ColumnConvolution(torch.autograd.Function):
         rows_gradient = weight_gradient = bias_gradient = None
         if ctx.needs_input_grad[0]:
             # What each output hands back to each tap, and for each input the sum of what it is handed.
-            handed = (_with_sentinel(gradient) @ _matrix(weight)).view(-1, rows.shape[1])
+            handed = (_with_sentinel(gradient) @ as_matrix(weight)).view(-1, rows.shape[1])
             rows_gradient = F.embedding_bag(inverse, handed, mode="sum", padding_idx=handed.shape[0] - 1)
         if ctx.needs_input_grad[1]:
             outputs, channels, height, width = weight.shape
@@ -150,6 +150,13 @@ def as_rows(images: Float[Tensor, "images channels height width"]) -> Float[Tens
     return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
 
 
+def as_matrix(
+    weight: Float[Tensor, "outputs channels kernel_height kernel_width"],
+) -> Float[Tensor, "outputs taps_channels"]:
+    """A convolution's weight as that of a linear layer; a view where it is channels-last in memory."""
+    return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+
+
 def _depthwise(rows: Tensor, weight: Tensor, bias: Tensor | None, table: Tensor) -> Tensor:
     if kernels.usable(rows):
         return kernels.depthwise(rows, weight, bias, table)
@@ -158,29 +165,28 @@ def _depthwise(rows: Tensor, weight: Tensor, bias: Tensor | None, table: Tensor)
 
 
 def _depthwise_weight_gradient(rows: Tensor, gradient: Tensor, weight: Tensor, table: Tensor) -> Tensor:
-    """Each channel of each block becomes a channel of one image, its gradient the kernel, their sum the weight's."""
     if kernels.usable(rows):
         return kernels.depthwise_weight_gradient(rows, gradient, weight, table)
     blocks, height, width = table.shape
     channels, size = rows.shape[1], math.isqrt(len(rows) // blocks)
-    windows = _with_sentinel(rows).index_select(0, table.permute(1, 2, 0).flatten())
-    if size == 1:
-        products = windows.view(height * width, blocks, channels) * gradient
-    else:
-        images = windows.view(1, height, width, blocks * channels).permute(0, 3, 1, 2)
-        each = gradient.view(blocks, size * size, channels).transpose(1, 2).reshape(-1, 1, size, size)
-        products = as_rows(F.conv2d(images, each, groups=len(each))).view(-1, blocks, channels)
-    return products.sum(dim=1).t().reshape(weight.shape)
+    rows = _with_sentinel(rows)
+    if size == 1:  # tap by tap: what it reads stays in the cache
+        taps = [(rows.index_select(0, tap) * gradient).sum(dim=0) for tap in table.flatten(1).unbind(dim=1)]
+        return torch.stack(taps, dim=1).view_as(weight)
+    # Each channel of each block becomes a channel of one image, its gradient the kernel, their sum the weight's. A few
+    # blocks at a time: from pixel to pixel of a wider image would be a leap across memory.
+    each = gradient.view(blocks, size * size, channels).transpose(1, 2).reshape(blocks, channels, 1, size, size)
+    parts = []
+    for some, kernels_of in zip(torch.split(table, 24), torch.split(each, 24), strict=True):
+        windows = rows.index_select(0, some.permute(1, 2, 0).flatten()).view(1, height, width, -1).permute(0, 3, 1, 2)
+        products = as_rows(F.conv2d(windows, kernels_of.flatten(0, 1), groups=windows.shape[1]))
+        parts.append(products.view(len(products), -1, channels).sum(dim=1))
+    return torch.stack(parts).sum(dim=0).t().reshape(weight.shape)
 
 
 def _columns(rows: Tensor, table: Tensor) -> Tensor:
     """`[out_positions, taps * channels]`: what each output position sees."""
     return _with_sentinel(rows).index_select(0, table.flatten()).view(len(table), -1)
-
-
-def _matrix(weight: Tensor) -> Tensor:
-    """`[outputs, taps * channels]`; a view where the weight is channels-last in memory."""
-    return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
 
 
 def _with_sentinel(rows: Tensor, fill: float = 0.0) -> Tensor:

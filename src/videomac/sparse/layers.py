@@ -39,10 +39,10 @@ from timm.layers.squeeze_excite import SqueezeExciteCl
 from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import Tensor, nn
 
-from videomac.sparse import kernels
 from videomac.sparse.blocks import Blocks, Halo, Kernel
-from videomac.sparse.gathers import ColumnConvolution, DepthwiseConvolution, as_rows
+from videomac.sparse.gathers import ColumnConvolution, DepthwiseConvolution, as_matrix, as_rows
 from videomac.sparse.masked import MaskedCanvas
+from videomac.sparse.response import ResponseNorm
 
 Layout: TypeAlias = "Blocks | MaskedCanvas"
 
@@ -152,10 +152,8 @@ class HaloConv2d(_Mixing, nn.Conv2d):
         (h, w), padding = self.extent(), self._numeric_padding()
         return Halo(*_symmetric(h, self.stride[0], padding[0]), *_symmetric(w, self.stride[1], padding[1]))
 
-    # Both measured on the CPU. Up to this P of the output the copies of a matrix product cost less than windows:
+    # Measured on CPUs: up to this P of the output the copies of a matrix product cost less than windows.
     columns_up_to: ClassVar[int] = 4
-    # Windows that hold more than this many times the positions of the whole frame cost more than the frame:
-    canvas_above: ClassVar[float] = 8.0
 
     def on_blocks(self, x: Tensor, layout: Blocks) -> Tensor:
         size, halo = x.shape[-1], self.halo()
@@ -164,8 +162,6 @@ class HaloConv2d(_Mixing, nn.Conv2d):
             rows = ColumnConvolution.apply(*self._operands(x), *layout.column_tables(size, kernel))
         elif not self._depthwise():
             return super().on_blocks(x, layout)
-        elif layout.window_share(size, halo) > self.canvas_above and not kernels.usable(x):
-            return layout.from_canvas(self.parent_forward(layout.to_canvas(x)))
         else:
             # (torch.compile takes no tensor twice.)
             turned_table = None if halo.turned() == halo else layout.window_table(size, halo.turned())
@@ -218,27 +214,33 @@ class HaloConv2dSame(HaloConv2d, Conv2dSame):
         return None
 
 
-class StridedPointwiseConv2d(_Mixing, nn.Conv2d):
-    """1x1 convolution with a stride: picks its positions first, so that what it does not read costs nothing.
+class PatchConv2d(BlockAware, nn.Conv2d):
+    """Convolution whose taps all lie in its own stride: a 1x1, a patchify stem, the 2x2 downsampling of ConvNeXt.
 
-    It never looks across a border; it is here because oneDNN's channels-last float32 backward of exactly this layer
-    writes beyond its buffers for few input channels.
+    It never looks across a border. It is here because as one matrix product over the positions of all blocks it costs
+    a fraction of what many small images cost (at P = 1 a tenth); and because of a 1x1 with a stride, whose
+    channels-last float32 backward in oneDNN writes beyond its buffers for few input channels: what it reads is
+    picked first.
     """
 
-    kind = "picks positions"
+    kind = "matrix product"
 
-    def halo(self) -> Halo:
-        return Halo(0, 0, 0, 0)
-
-    def on_windows(self, windows: Tensor) -> Tensor:
-        picked = windows[:, :, :: self.stride[0], :: self.stride[1]]
-        return F.conv2d(picked, self.weight, self.bias, 1, 0, 1, self.groups)
+    def on_blocks(self, x: Tensor, layout: Blocks) -> Tensor:
+        (high, wide), (down, along), (blocks, channels, height, width) = self.kernel_size, self.stride, x.shape
+        strides = x.permute(0, 2, 3, 1).reshape(blocks, height // down, down, width // along, along, channels)
+        taps = strides[:, :, :high, :, :wide].transpose(2, 3).reshape(-1, high * wide * channels)
+        return layout.as_images(F.linear(taps, as_matrix(self.weight), self.bias))
 
     def on_canvas(self, x: Tensor, layout: MaskedCanvas) -> Tensor:
-        return self.on_windows(x)
+        if self.kernel_size != (1, 1):
+            return self.parent_forward(x)
+        return F.conv2d(x[:, :, :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
 
-    def describe(self) -> str:
-        return self.kind
+    @classmethod
+    def fits(cls, layer: nn.Conv2d) -> bool:
+        """Whether a convolution is of this kind."""
+        inside = all(k <= s for k, s in zip(layer.kernel_size, layer.stride, strict=True))
+        return inside and layer.padding in ((0, 0), "valid") and layer.groups == 1 and layer.dilation == (1, 1)
 
 
 class HaloMaxPool2d(_Mixing, nn.MaxPool2d):
@@ -393,15 +395,11 @@ class SampleGlobalResponseNorm(_PerSample, GlobalResponseNorm):
         return bool(self.channel_dim == -1)
 
     def on_blocks(self, x: Tensor, layout: Blocks) -> Tensor:
-        """The same in fewer passes over memory: all of it comes to one scale a sample and channel."""
         if not self.channels_last():
             return super().on_blocks(x, layout)
         sample = x.reshape(layout.batch, -1, x.shape[-1])
-        # Summed in float32 under AMP; the clamp gives an all-zero channel the gradient 0, as `norm` does.
-        squares = (sample if x.dtype == torch.float64 else sample.float()).square().sum(dim=1, keepdim=True)
-        norm = squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt()
-        scale = 1 + self.weight * (norm / (norm.mean(dim=-1, keepdim=True) + self.eps))
-        return torch.addcmul(self.bias.to(x.dtype), sample, scale.to(x.dtype)).view_as(x)
+        normalised: Tensor = ResponseNorm.apply(sample, self.weight, self.bias, self.eps)
+        return normalised.view_as(x)
 
 
 class SampleSEModule(_PerSample, SEModule):
