@@ -71,7 +71,7 @@ def draw(files: list[Path], out: Path) -> None:
         axis.text(total, place, f" {total:.2f} s", va="center")
     axis.invert_yaxis()
     axis.set(xlabel="seconds of one forward and backward of the encoder", xlim=(0, 1.12 * max(left)))
-    axis.legend(fontsize="small")
+    figure.legend(loc="outside upper center", ncols=len(KINDS), fontsize="small")
     figure.savefig(out, dpi=120)
 
 
