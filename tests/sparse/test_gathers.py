@@ -68,9 +68,13 @@ def test_convolution_equals_the_whole_frame(
         torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("canvas_above", [0.0, 1e9], ids=["canvas", "windows"])
 @pytest.mark.parametrize(("size", "kernel"), [(8, 7), (4, 7), (2, 7), (1, 7), (2, 3), (3, 5)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_depthwise_equals_the_whole_frame(size: int, kernel: int, bias: bool) -> None:
+def test_depthwise_equals_the_whole_frame(
+    canvas_above: float, size: int, kernel: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HaloConv2d, "canvas_above", canvas_above)
     torch.manual_seed(0)
     blocks = layout(batch=5)  # 30 blocks: more than the weight's gradient takes at once
     layer = aware(nn.Conv2d(6, 6, kernel, padding=kernel // 2, groups=6, bias=bias).double())
@@ -163,7 +167,8 @@ def test_fused_kernels(size: int, channels: int, kernel: int, bias: bool, dtype:
     rows, gradient = (torch.randn(len(blocks) * size * size, channels).to(dtype) for _ in range(2))
     weight, offset = torch.randn(channels, 1, kernel, kernel).to(dtype), torch.randn(channels).to(dtype)
     exact_rows, exact_weight = rows.double().requires_grad_(), weight.double().requires_grad_()
-    exact = DepthwiseConvolution.apply(exact_rows, exact_weight, offset.double() if bias else None, table, None)
+    tables = table, None, None, blocks.frames(size)
+    exact = DepthwiseConvolution.apply(exact_rows, exact_weight, offset.double() if bias else None, *tables)
     exact.backward(gradient.double())
     rows, gradient, weight, offset, table = (t.to(device) for t in (rows, gradient, weight, offset, table))
     output = kernels.depthwise(rows, weight, offset if bias else None, table)

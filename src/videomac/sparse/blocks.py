@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from videomac.sparse.gathers import Windows, as_rows
+from videomac.sparse.gathers import Windows, as_frames, as_rows
 
 
 class Halo(NamedTuple):
@@ -98,11 +98,7 @@ class Blocks:
     def to_canvas(self, blocks: Float[Tensor, "blocks channels P P"]) -> Float[Tensor, "batch channels height width"]:
         """The whole frame, 0 where hidden."""
         size = blocks.shape[-1]
-        height, width = self.rows * size, self.columns * size
-        rows = as_rows(blocks)
-        canvas = rows.new_zeros(self.batch * height * width, rows.shape[1])
-        canvas = canvas.index_copy(0, self.positions(size), rows)
-        return canvas.view(self.batch, height, width, -1).permute(0, 3, 1, 2)
+        return as_frames(as_rows(blocks), self.positions(size), self.frames(size))
 
     def from_canvas(self, canvas: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "blocks channels P P"]:
         """The visible blocks of a whole frame."""
@@ -122,6 +118,11 @@ class Blocks:
         tables = self.window_table(size, halo), self.window_inverse(size, halo)
         windows: Tensor = Windows.apply(as_rows(blocks), fill, *tables)
         return windows.permute(0, 3, 1, 2)
+
+    def window_share(self, size: int, halo: Halo) -> float:
+        """Positions in all windows for one position of the whole canvas: what a halo costs, compared to the frame."""
+        window = (size + halo.top + halo.bottom) * (size + halo.left + halo.right)
+        return len(self) * window / (self.batch * self.rows * self.columns * size * size)
 
     def stack(self, blocks: Tensor, channels_last: bool = False) -> Tensor:
         """The K blocks of each sample as one tall image, `[B, C, K*P, P]` (or channels-last): no copy is made.
@@ -150,6 +151,10 @@ class Blocks:
         return rows.view(len(self), size, size, -1).permute(0, 3, 1, 2)
 
     # Index tables --------------------------------------------------------------------------------------------------
+
+    def frames(self, size: int) -> tuple[int, int, int]:
+        """Batch, height and width of the canvas."""
+        return self.batch, self.rows * size, self.columns * size
 
     def positions(self, size: int) -> Int[Tensor, " visible_positions"]:
         """Row in the canvas `[B*H*W, C]` of every position of every block."""

@@ -114,6 +114,8 @@ class DepthwiseConvolution(torch.autograd.Function):
         bias: Float[Tensor, " channels"] | None,
         table: Int[Tensor, "blocks window_height window_width"],
         turned_table: Int[Tensor, "blocks window_height window_width"] | None,
+        canvas: Int[Tensor, " positions"] | None,
+        frames: tuple[int, int, int],
     ) -> Float[Tensor, "positions channels"]:
         """Convolve.
 
@@ -124,30 +126,41 @@ class DepthwiseConvolution(torch.autograd.Function):
             bias: one value a channel, or None.
             table: `Blocks.window_table`.
             turned_table: the same for the halo of the kernel turned round, or None where that is the same halo.
+            canvas: `Blocks.positions` where the whole frame costs less than windows, or None.
+            frames: `Blocks.frames`.
         """
-        ctx.save_for_backward(rows, weight, table, turned_table)
-        return _depthwise(rows, weight, bias, table)
+        ctx.save_for_backward(rows, weight, table, turned_table, canvas)
+        ctx.frames = frames
+        return _depthwise(rows, weight, bias, table, canvas, frames)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Float[Tensor, "positions channels"]) -> tuple[Tensor | None, ...]:
         """Gradients of `rows`, `weight` and `bias`."""
-        rows, weight, table, turned_table = ctx.saved_tensors
+        rows, weight, table, turned_table, canvas = ctx.saved_tensors
         rows_gradient = weight_gradient = bias_gradient = None
         if ctx.needs_input_grad[0]:
-            rows_gradient = _depthwise(
-                gradient, weight.flip(2, 3), None, table if turned_table is None else turned_table
-            )
+            turned_table = table if turned_table is None else turned_table
+            rows_gradient = _depthwise(gradient, weight.flip(2, 3), None, turned_table, canvas, ctx.frames)
         if ctx.needs_input_grad[1]:
             weight_gradient = _depthwise_weight_gradient(rows, gradient, weight, table)
         if ctx.needs_input_grad[2]:
             bias_gradient = gradient.sum(dim=0)
-        return rows_gradient, weight_gradient, bias_gradient, None, None
+        return rows_gradient, weight_gradient, bias_gradient, None, None, None, None
 
 
 def as_rows(images: Float[Tensor, "images channels height width"]) -> Float[Tensor, "positions channels"]:
     """All positions as rows; a view when the images are channels-last in memory."""
     return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
+
+
+def as_frames(
+    rows: Float[Tensor, "positions channels"], canvas: Int[Tensor, " positions"], frames: tuple[int, int, int]
+) -> Float[Tensor, "batch channels height width"]:
+    """Whole frames, 0 where hidden; channels-last in memory."""
+    batch, height, width = frames
+    empty = rows.new_zeros(batch * height * width, rows.shape[1])
+    return empty.index_copy_(0, canvas, rows).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 def as_matrix(
@@ -157,11 +170,23 @@ def as_matrix(
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
 
 
-def _depthwise(rows: Tensor, weight: Tensor, bias: Tensor | None, table: Tensor) -> Tensor:
+def _depthwise(
+    rows: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    table: Tensor,
+    canvas: Tensor | None,
+    frames: tuple[int, int, int],
+) -> Tensor:
+    groups = rows.shape[1]
     if kernels.usable(rows):
         return kernels.depthwise(rows, weight, bias, table)
+    if canvas is not None:
+        padding = (weight.shape[2] // 2, weight.shape[3] // 2)
+        convolved = F.conv2d(as_frames(rows, canvas, frames), weight, bias, padding=padding, groups=groups)
+        return as_rows(convolved).index_select(0, canvas)
     windows = _with_sentinel(rows).index_select(0, table.flatten()).view(*table.shape, -1).permute(0, 3, 1, 2)
-    return as_rows(F.conv2d(windows, weight, bias, groups=rows.shape[1]))
+    return as_rows(F.conv2d(windows, weight, bias, groups=groups))
 
 
 def _depthwise_weight_gradient(rows: Tensor, gradient: Tensor, weight: Tensor, table: Tensor) -> Tensor:

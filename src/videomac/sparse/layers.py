@@ -154,6 +154,8 @@ class HaloConv2d(_Mixing, nn.Conv2d):
 
     # Measured on CPUs: up to this P of the output the copies of a matrix product cost less than windows.
     columns_up_to: ClassVar[int] = 4
+    # and windows that hold more than this many times the positions of the whole frame cost more than the frame.
+    canvas_above: ClassVar[float] = 2.0
 
     def on_blocks(self, x: Tensor, layout: Blocks) -> Tensor:
         size, halo = x.shape[-1], self.halo()
@@ -163,10 +165,13 @@ class HaloConv2d(_Mixing, nn.Conv2d):
         elif not self._depthwise():
             return super().on_blocks(x, layout)
         else:
+            symmetric = halo.turned() == halo
             # (torch.compile takes no tensor twice.)
-            turned_table = None if halo.turned() == halo else layout.window_table(size, halo.turned())
-            operands = self._operands(x)
-            rows = DepthwiseConvolution.apply(*operands, layout.window_table(size, halo), turned_table)
+            turned_table = None if symmetric else layout.window_table(size, halo.turned())
+            wide = symmetric and layout.window_share(size, halo) > self.canvas_above
+            canvas = layout.positions(size) if wide else None
+            tables = layout.window_table(size, halo), turned_table, canvas, layout.frames(size)
+            rows = DepthwiseConvolution.apply(*self._operands(x), *tables)
         return layout.as_images(rows)
 
     def _depthwise(self) -> bool:
