@@ -166,15 +166,19 @@ def _architecture_args(backbone_args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mismatch(module: nn.Module, state: Mapping[str, Tensor]) -> str | None:
-    """The first difference between the tensors that `module` has and those of `state`, in words."""
+    """The first differences between the tensors that `module` has and those of `state`, in words."""
     own = module.state_dict()
+    found = []
     for key, value in own.items():
         if key not in state:
-            return f"{key} is missing"
-        if state[key].shape != value.shape:
-            return f"{key} has shape {list(state[key].shape)} instead of {list(value.shape)}"
-    extra = next((key for key in state if key not in own), None)
-    return None if extra is None else f"{extra} is not part of it"
+            found.append(f"{key} is missing")
+        elif state[key].shape != value.shape:
+            found.append(f"{key} has shape {list(state[key].shape)} instead of {list(value.shape)}")
+    found += [f"{key} is not part of it" for key in state if key not in own]
+    if not found:
+        return None
+    more = f", and {len(found) - 3} more like these" if len(found) > 3 else ""
+    return "; ".join(found[:3]) + more
 
 
 def _timm_config(plain: nn.Module, model_args: Mapping[str, Any]) -> dict[str, Any]:
