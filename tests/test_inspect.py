@@ -22,7 +22,8 @@ def test_what_each_layer_became():
     assert layers["s1.b1.conv2.conv"] == "halo 1,0,1,0"
     assert layers["s2.b1.se"] == "per sample"
     assert layers["s1.b1.conv1.bn"] == "batch statistics over visible positions"
-    assert layers["s1.b1.conv1.conv"] == "unchanged"
+    assert layers["s1.b1.conv1.conv"] == "matrix product"
+    assert layers["s1.b1.act3"] == "unchanged"
     assert "s2.b1.se.fc1" not in layers  # a part of its squeeze-excite
 
 
