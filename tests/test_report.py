@@ -64,6 +64,12 @@ def test_the_page_holds_what_the_folders_hold(page: Path, folders: dict[str, Pat
     assert not re.search(r"<script|@import|(?:src|href)=\"(?!data:|#)", text), "nothing is loaded, nothing runs"
 
 
+def test_a_setting_of_one_is_a_number(folders: dict[str, Path]) -> None:
+    settings = read_part(folders["run"], 0).settings
+    assert settings["frame_gap"] == "1" and settings["workers"] == "0"
+    assert settings["symmetric"] == "yes" and settings["hours"] == "not set"
+
+
 def test_the_command_of_an_evaluation_makes_it_again(folders: dict[str, Path]) -> None:
     command = shlex.split(read_part(folders["eval"], 0).command)
     assert command[:3] == ["videomac", "eval", "davis"]

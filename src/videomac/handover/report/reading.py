@@ -189,11 +189,9 @@ def _text(value: Any) -> str:
         return ", ".join(map(_text, value))
     if isinstance(value, dict):
         return ", ".join(f"{key}: {_text(item)}" for key, item in value.items())
-    return (
-        {True: "yes", False: "no", None: "not set"}.get(value, str(value))
-        if value in (True, False, None)
-        else str(value)
-    )
+    if value is None or isinstance(value, bool):  # not by ==: 1 is a number
+        return {True: "yes", False: "no", None: "not set"}[value]
+    return str(value)
 
 
 def _csv_files(folder: Path) -> tuple[list[str], list[Table]]:
