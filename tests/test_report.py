@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import videomac
+from tests.classify_data import write_images
 from videomac import cli
 from videomac.evaluate.synthetic import scene, write_davis
 from videomac.handover.config import ReportConfig
@@ -62,6 +63,20 @@ def test_the_page_holds_what_the_folders_hold(page: Path, folders: dict[str, Pat
     for series in ("online loss", "target loss", "consistency loss", "held out loss"):
         assert f">{series}</text>" in text
     assert not re.search(r"<script|@import|(?:src|href)=\"(?!data:|#)", text), "nothing is loaded, nothing runs"
+
+
+def test_what_was_made_of_the_weights_is_on_the_page(folders: dict[str, Path], tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    common = {"data": images, "backbone": str(folders["run"]), "image_size": 32, "workers": 0}
+    trained = videomac.finetune(
+        **common, out=tmp_path / "classes", epochs=2, global_batch_size=8, trainer={"accelerator": "cpu"}
+    )
+    probed = videomac.probe(**common, out=tmp_path / "probe")
+    page = run(ReportConfig(folders["run"], include=[tmp_path / "classes", tmp_path / "probe"], out=tmp_path / "page"))
+    text = page.read_text()
+    assert "Fine-tuning" in text and "confusion" in text and f"<b>{trained['top1']:.4g}</b>" in text
+    assert "Linear probe and k-NN" in text and f"<b>{probed['linear_top1']:.4g}</b>" in text
+    assert text.count("videomac finetune --config") == 1 and text.count("videomac probe --config") == 1
 
 
 def test_a_setting_of_one_is_a_number(folders: dict[str, Path]) -> None:
