@@ -52,6 +52,18 @@ def test_differing_protocols_are_marked_or_refused(runs: dict[str, Path], capsys
         compare.run(CompareConfig(runs=[runs["first"], runs["other"]], strict=True))
 
 
+def test_other_videos_are_marked(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same protocol and split on a folder with other videos; and neither is what the paper's numbers are of."""
+    davis = synthetic.write_davis(tmp_path / "davis", {"b": synthetic.scene(4, (48, 64), num_objects=2)})
+    settings: dict[str, Any] = {"videos": False, "stride": 4, "topk": 2, "protocol": "crw", "size": "native"}
+    evaluate.davis("raw-pixels", data=davis, out=tmp_path / "out", **settings)
+    rows = compare.run(CompareConfig(runs=[runs["first"], tmp_path / "out"]))
+    assert [row["protocol"] for row in rows[:2]] == ["crw*", "crw* ≠"]
+    printed = capsys.readouterr().out
+    assert "protocols differ for davis (videos)" in printed
+    assert "61 objects in 30 videos" in printed and "evaluations of 1 and 2 objects" in printed
+
+
 def test_benchmarks_stand_side_by_side(runs: dict[str, Path]) -> None:
     rows = compare.run(CompareConfig(runs=[runs["first"], runs["joints"]]))
     assert "PCK@0.1" in rows[1] and "J&F-Mean" not in rows[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ PAPER: tuple[tuple[str, str, float, float, float, float | None, float | None, fl
     ("VideoMAC", "ConvNeXt V2-S", 68.4, 65.3, 71.4, 40.4, 58.1, 80.0),
 )
 
+PAPER_DAVIS_OBJECTS = 61
+
 
 @dataclass(frozen=True)
 class Run:
@@ -47,6 +50,11 @@ class Run:
     folder: Path
     settings: dict[str, Any]
     numbers: dict[str, float]
+    scored: tuple[str, ...] = ()
+
+    def setting(self, key: str) -> Any:
+        """A setting of the evaluation, or what it scored (objects, or videos) for "videos"."""
+        return self.scored if key == "videos" else self.settings.get(key)
 
     @property
     def name(self) -> str:
@@ -78,7 +86,7 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"{folder / 'config.yaml'} is not of an evaluation: name folders that `videomac eval` wrote")
     if not (folder / "metrics.json").is_file():
         raise UserError(f"the evaluation in {folder} has not finished (no metrics.json): continue it with --resume")
-    return Run(folder, settings, json.loads((folder / "metrics.json").read_text()))
+    return Run(folder, settings, json.loads((folder / "metrics.json").read_text()), _scored(folder / "metrics.csv"))
 
 
 def differences(runs: list[Run]) -> dict[str, list[str]]:
@@ -88,14 +96,14 @@ def differences(runs: list[Run]) -> dict[str, list[str]]:
         runs: any evaluations.
 
     Returns:
-        For each benchmark the names of the protocol settings, or "split", that are not the same in all its runs.
+        For each benchmark the names of the settings, "split" or "videos", that are not the same in all its runs.
     """
     ignored = {"name", "stage", "stride", "dilate", "normalization"}  # the backbone's side: shown in the table
-    keys = [key for key in Protocol.__dataclass_fields__ if key not in ignored] + ["split", "sequences"]
+    keys = [key for key in Protocol.__dataclass_fields__ if key not in ignored] + ["split", "sequences", "videos"]
     result = {}
     for benchmark in COLUMNS:
         group = [run for run in runs if run.settings["benchmark"] == benchmark]
-        found = [key for key in keys if len({str(run.settings.get(key)) for run in group}) > 1]
+        found = [key for key in keys if len({str(run.setting(key)) for run in group}) > 1]
         if found:
             result[benchmark] = found
     return result
@@ -128,6 +136,7 @@ def run(config: CompareConfig) -> list[dict[str, str]]:
     if config.paper:
         rows += _paper_rows(benchmarks)
         notes.append("paper: Table 1 of VideoMAC, whose stage, stride and L, K, R, T are not published")
+        notes += _other_than_the_papers(runs)
     if any(run.settings["changed_settings"] for run in runs):
         notes.append("*: settings of the protocol were changed, see config.yaml")
     shown = [column for name in benchmarks for column in COLUMNS[name]]
@@ -146,7 +155,26 @@ def _marked(run: Run, runs: list[Run], differing: dict[str, list[str]]) -> bool:
     """Whether a run's protocol is another than that of the first run of its benchmark."""
     first = next(other for other in runs if other.settings["benchmark"] == run.settings["benchmark"])
     keys = differing.get(run.settings["benchmark"], [])
-    return any(run.settings.get(key) != first.settings.get(key) for key in keys)
+    return any(run.setting(key) != first.setting(key) for key in keys)
+
+
+def _scored(table: Path) -> tuple[str, ...]:
+    """The first column of metrics.csv: every object (DAVIS) or video that was scored."""
+    if not table.is_file():
+        return ()
+    with table.open(newline="") as file:
+        return tuple(sorted(row[0] for row in list(csv.reader(file))[1:] if row))
+
+
+def _other_than_the_papers(runs: list[Run]) -> list[str]:
+    """A warning if what was scored cannot be what the paper scored."""
+    counts = {len(run.scored) for run in runs if run.settings["benchmark"] == "davis"} - {PAPER_DAVIS_OBJECTS}
+    if not counts:
+        return []
+    return [
+        f"the paper's DAVIS is 2017 val ({PAPER_DAVIS_OBJECTS} objects in 30 videos), here are evaluations of "
+        f"{' and '.join(map(str, sorted(counts)))} objects: not to be compared with it"
+    ]
 
 
 def _row(run: Run, marked: bool) -> dict[str, str]:
