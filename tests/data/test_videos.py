@@ -249,6 +249,21 @@ def test_names_with_spaces_colons_and_umlauts_and_capital_suffixes(tmp_path: Pat
     assert all(video.read([4]).shape == (1, 3, 48, 64) for video in found)
 
 
+def test_a_title_that_is_not_utf8(tmp_path: Path) -> None:
+    source, titled = encode(tmp_path / "a.mp4", num_frames=5), tmp_path / "titled.mkv"
+    with av.open(str(source)) as given, av.open(str(titled), "w") as written:
+        written.metadata["title"] = "a plain title"
+        stream = written.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                written.mux(packet)
+    content = titled.read_bytes()
+    assert b"a plain title" in content
+    titled.write_bytes(content.replace(b"a plain title", b"caf\xe9 \xff\xfe title"))
+    assert find_videos(titled)[0].read([4]).shape == (1, 3, 48, 64)
+
+
 def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encode(tmp_path / "12:30.mp4", num_frames=5)
     monkeypatch.chdir(tmp_path)

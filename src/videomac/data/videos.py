@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import av
 import numpy as np
@@ -154,12 +154,16 @@ class _PacketIndex:
         return self.num_frames
 
 
+# Titles that are not UTF-8 must not matter; PyAV from 19 on sees to it itself.
+_LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its video stream, decoding in this thread; whatever FFmpeg says becomes a VideoError."""
     try:
         # An absolute path, because "12:30.mp4" alone would be taken for a protocol.
-        with av.open(os.path.abspath(path), metadata_errors="ignore") as container:
+        with av.open(os.path.abspath(path), **_LENIENT) as container:
             stream = container.streams.best("video")
             if not isinstance(stream, VideoStream) or stream.codec_context is None:
                 raise VideoError(f"{path}: holds no video that can be decoded")
