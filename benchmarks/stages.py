@@ -1,6 +1,6 @@
-"""Forward and backward of the encoder on visible blocks, stage by stage, beside the floor of each stage.
+"""Forward and backward of the encoder on visible blocks (or masked), stage by stage, beside the floor of each stage.
 
-    OMP_NUM_THREADS=1 python benchmarks/stages.py [--backbones convnextv2_tiny resnet50] [--batch 8] [--device cuda]
+    OMP_NUM_THREADS=1 python benchmarks/stages.py [--backbones convnextv2_tiny resnet50] [--mode masked] [--device cuda]
 
 A stage ends forward when its output is there, and backward when the gradient of its input is. Medians of the rounds;
 the floor is that of `videomac bench`. Prints Markdown.
@@ -41,20 +41,20 @@ def measure(encoder: SparseEncoder, frames: Tensor, mask: Tensor, rounds: int) -
         return time.perf_counter()
 
     done: list[tuple[str, float]] = []  # stages in the order in which they end, forward then backward
-    starts: list[str] = []  # those that ran
+    ran: list[str] = []
 
     def after(name: str) -> object:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
             done.append((name, now()))
             output.register_hook(lambda gradient: done.append((name, now())))  # backward of this stage begins
-            starts.append(name)
+            ran.append(name)
 
         return hook
 
     handles = [module.register_forward_hook(after(name)) for name, module in stages_of(encoder.backbone).items()]
     times: dict[str, list[float]] = defaultdict(list)
     for round_ in range(rounds + 1):
-        done.clear(), starts.clear(), encoder.zero_grad()
+        done.clear(), ran.clear(), encoder.zero_grad()
         begin = now()
         features = encoder(frames, mask)
         forward = list(done)
@@ -67,7 +67,7 @@ def measure(encoder: SparseEncoder, frames: Tensor, mask: Tensor, rounds: int) -
         for (name, begun), (_, end) in itertools.pairwise(backward):
             seconds[name] += end - begun
         if round_:
-            for name in starts:
+            for name in ran:
                 times[name].append(seconds[name])
     for handle in handles:
         handle.remove()
@@ -77,6 +77,7 @@ def measure(encoder: SparseEncoder, frames: Tensor, mask: Tensor, rounds: int) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="+", default=["convnextv2_tiny", "resnet50"])
+    parser.add_argument("--mode", default="blocks", choices=("blocks", "masked"))
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
@@ -91,7 +92,7 @@ def main() -> None:
         network = create_backbone(backbone).to(device).to(memory_format=torch.channels_last)
         frames = torch.randn(options.batch, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
         floors = floor_by_stage(network, frames[:1], ceilings, torch.float32)
-        encoder = SparseEncoder(network, mode="blocks")
+        encoder = SparseEncoder(network, mode=options.mode)
         mask = random_mask(options.batch, (224 // encoder.stride,) * 2, 0.75)
         visible = options.batch * (~mask).float().mean().item()
         for name, seconds in measure(encoder, frames, mask, options.rounds).items():

@@ -13,6 +13,7 @@ from videomac.sparse import Blocks, LayoutSlot, kernels
 from videomac.sparse.blocks import Halo
 from videomac.sparse.gathers import DepthwiseConvolution, Windows, as_rows
 from videomac.sparse.layers import HaloConv2d, HaloConv2dSame, PatchConv2d
+from videomac.sparse.masked import MaskedCanvas
 
 WINDOWS, COLUMNS = 0, 10**6
 
@@ -93,19 +94,22 @@ def test_depthwise_equals_the_whole_frame(
         (8, 4, {"stride": 4}),
         (4, 2, {"stride": 2, "bias": False}),
         (4, (1, 2), {"stride": (2, 2)}),
+        (4, 1, {"stride": 2, "groups": 5}),
     ],
 )
 def test_a_kernel_inside_its_stride_equals_the_whole_frame(size: int, kernel: Any, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     blocks = layout()
-    layer = nn.Conv2d(5, 7, kernel, **options).double()
+    layer = nn.Conv2d(5, 10, kernel, **options).double()
     assert PatchConv2d.fits(layer)
     x = torch.randn(len(blocks), 5, size, size, dtype=torch.float64, requires_grad=True)
     plain = gradients(blocks.from_canvas(layer(blocks.to_canvas(x))), layer, x)
     layer.__class__ = PatchConv2d
     assert isinstance(layer, PatchConv2d)
-    for ours, expected in zip(gradients(layer.on_blocks(x, blocks), layer, x), plain, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    canvas = blocks.from_canvas(layer.on_canvas(blocks.to_canvas(x), MaskedCanvas(torch.zeros(3, 3, 4).bool())))
+    for output in (layer.on_blocks(x, blocks), canvas):
+        for ours, expected in zip(gradients(output, layer, x), plain, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,9 @@ class HaloConv2d(_Mixing, nn.Conv2d):
         (h, w), padding = self.extent(), self._numeric_padding()
         return Halo(*_symmetric(h, self.stride[0], padding[0]), *_symmetric(w, self.stride[1], padding[1]))
 
-    # Measured on CPUs: up to this P of the output the copies of a matrix product cost less than windows.
+    # Both measured on CPUs. Up to this P of the output the copies of a matrix product cost less than windows:
     columns_up_to: ClassVar[int] = 4
-    # and windows that hold more than this many times the positions of the whole frame cost more than the frame.
+    # Windows that hold more than this many times the positions of the whole frame cost more than the frame:
     canvas_above: ClassVar[float] = 2.0
 
     def on_blocks(self, x: Tensor, layout: Blocks) -> Tensor:
@@ -231,21 +231,30 @@ class PatchConv2d(BlockAware, nn.Conv2d):
     kind = "matrix product"
 
     def on_blocks(self, x: Tensor, layout: Blocks) -> Tensor:
+        if self.groups > 1:
+            return self._of_picked(x)
         (high, wide), (down, along), (blocks, channels, height, width) = self.kernel_size, self.stride, x.shape
         strides = x.permute(0, 2, 3, 1).reshape(blocks, height // down, down, width // along, along, channels)
         taps = strides[:, :, :high, :, :wide].transpose(2, 3).reshape(-1, high * wide * channels)
         return layout.as_images(F.linear(taps, as_matrix(self.weight), self.bias))
 
     def on_canvas(self, x: Tensor, layout: MaskedCanvas) -> Tensor:
-        if self.kernel_size != (1, 1):
-            return self.parent_forward(x)
-        return F.conv2d(x[:, :, :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
+        return self._of_picked(x) if self.kernel_size == (1, 1) else self.parent_forward(x)
+
+    def _of_picked(self, x: Tensor) -> Tensor:
+        """A 1x1 convolution of the positions that its stride reads."""
+        picked = x[:, :, :: self.stride[0], :: self.stride[1]]
+        return F.conv2d(picked, self.weight, self.bias, groups=self.groups)
 
     @classmethod
     def fits(cls, layer: nn.Conv2d) -> bool:
         """Whether a convolution is of this kind."""
+        if layer.padding not in ((0, 0), "valid"):
+            return False
+        if layer.kernel_size == (1, 1):  # in groups it is here for its stride only
+            return layer.groups == 1 or max(layer.stride) > 1
         inside = all(k <= s for k, s in zip(layer.kernel_size, layer.stride, strict=True))
-        return inside and layer.padding in ((0, 0), "valid") and layer.groups == 1 and layer.dilation == (1, 1)
+        return inside and layer.groups == 1 and layer.dilation == (1, 1)
 
 
 class HaloMaxPool2d(_Mixing, nn.MaxPool2d):
