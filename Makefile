@@ -30,10 +30,11 @@ test: lint ## lint, types, and the whole test suite but for the slow proofs
 test-slow: $(VENV)/.test ## the proofs that take long, such as the engine on every network, size and mask
 	$(PYTEST) -m slow
 
-lint: $(VENV)/.test ## check style and types
+lint: $(VENV)/.test ## check style, types and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.test ## put the code into its style
 	$(BIN)/ruff check --fix .

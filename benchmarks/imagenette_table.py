@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import videomac
-from videomac.checkpoint import last_checkpoint
-from videomac.files import read_torch
+from videomac.models.checkpoint import last_checkpoint
+from videomac.utils.io import read_torch
 
 COLUMNS = ("linear_top1", "linear_top5", "knn_top1", "top1")
 HEADS = ("linear, top-1", "linear, top-5", "k-NN, top-1", "fine-tuned, top-1")

@@ -17,10 +17,10 @@ import matplotlib
 import matplotlib.pyplot as plt
 import torch
 
-from videomac.backbones import create_backbone
 from videomac.bench.command import paired
-from videomac.encoder import SparseEncoder
-from videomac.masking import random_mask
+from videomac.models.backbones import create_backbone
+from videomac.models.encoder import SparseEncoder
+from videomac.models.masking import random_mask
 
 RATIOS = [0.0, 0.25, 0.5, 0.75, 0.85, 0.9, 0.95]
 SIZES = [128, 192, 256, 384, 512]

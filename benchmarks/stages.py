@@ -17,10 +17,10 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from videomac.backbones import create_backbone
-from videomac.bench.floor import floor_by_stage, measure_ceilings
-from videomac.encoder import SparseEncoder
-from videomac.masking import random_mask
+from videomac.bench.roofline import floor_by_stage, measure_ceilings
+from videomac.models.backbones import create_backbone
+from videomac.models.encoder import SparseEncoder
+from videomac.models.masking import random_mask
 
 
 def stages_of(network: nn.Module) -> dict[str, nn.Module]:

@@ -31,8 +31,8 @@ KINDS = {
 
 def record(backbone: str, batch: int, rounds: int) -> dict[str, float]:
     """Seconds of one forward and backward by kind, the least of the rounds."""
-    from videomac.encoder import SparseEncoder
-    from videomac.masking import random_mask
+    from videomac.models.encoder import SparseEncoder
+    from videomac.models.masking import random_mask
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

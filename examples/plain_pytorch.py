@@ -10,12 +10,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from videomac import VideoMAC
-from videomac.checkpoint import save_backbone
-from videomac.data.pairs import FramePairs, PairSampler
+from videomac.data.discovery import find_videos
+from videomac.data.loader import PairSampler
+from videomac.data.pairs import FramePairs
 from videomac.data.transforms import PairTransform
-from videomac.data.videos import find_videos
-from videomac.ema import momentum_at
-from videomac.optim import learning_rate_at, parameter_groups, scaled_lr
+from videomac.models.checkpoint import save_backbone
+from videomac.models.ema import momentum_at
+from videomac.models.masking import MaskSampler
+from videomac.train.optim import learning_rate_at, parameter_groups, scaled_lr
 
 
 def pretrain(
@@ -31,7 +33,9 @@ def pretrain(
     torch.manual_seed(0)
     model = VideoMAC(backbone).to(device)
     grid = (image_size // model.patch_size, image_size // model.patch_size)
-    pairs = FramePairs(find_videos(data), transform=PairTransform((image_size, image_size)), grid=grid)
+    pairs = FramePairs(
+        find_videos(data), transform=PairTransform((image_size, image_size)), sample_mask=MaskSampler(grid)
+    )
     sampler = PairSampler(len(pairs), global_batch_size=batch_size)
     loader = DataLoader(pairs, batch_sampler=sampler, num_workers=2)
     optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=0.05), betas=(0.9, 0.95))

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import videomac
+from videomac.data.discovery import find_videos
 from videomac.data.transforms import normalize, resize
-from videomac.data.videos import Video, find_videos
-from videomac.evaluate.visualize import contact_sheet
+from videomac.data.video import Video
+from videomac.evaluate.overlays import contact_sheet
 
 
 @torch.no_grad()

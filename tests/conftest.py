@@ -25,7 +25,8 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of four short made-up videos: three files and a folder of frames, 24 frames each."""
-    from videomac.data.synthetic import moving_shapes, write_frames, write_video
+    from videomac.data.synthetic import moving_shapes
+    from videomac.utils.video_writer import write_frames, write_video
 
     folder = tmp_path_factory.mktemp("clips")
     for number in range(3):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from videomac import cli
-from videomac.config import PretrainConfig
+from videomac.train.config import PretrainConfig
 
 REQUIRED = ["--data", "videos", "--backbone", "resnet18", "--out", "out"]
 

@@ -14,9 +14,10 @@ from PIL import Image
 
 import videomac
 from videomac import cli
-from videomac.data.synthetic import moving_shapes, write_video
+from videomac.data.synthetic import moving_shapes
 from videomac.evaluate.synthetic import scene, write_davis, write_jhmdb, write_vip
-from videomac.handover import export
+from videomac.exporting import command as export
+from videomac.utils.video_writer import write_video
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("export", "figures", "report")

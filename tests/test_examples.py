@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import videomac
-from videomac.checkpoint import load_backbone, save_backbone
-from videomac.data.videos import find_videos
+from videomac.data.discovery import find_videos
+from videomac.models.checkpoint import load_backbone, save_backbone
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

@@ -15,30 +15,29 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from videomac import evaluate as evaluate
-    from videomac.checkpoint import load_backbone as load_backbone
-    from videomac.classify.finetune import finetune as finetune
-    from videomac.classify.probe import probe as probe
-    from videomac.encoder import SparseEncoder as SparseEncoder
-    from videomac.errors import UserError as UserError
-    from videomac.evaluate import metrics as metrics
-    from videomac.evaluate.propagation import propagate as propagate
-    from videomac.masking import random_mask as random_mask
-    from videomac.model import VideoMAC as VideoMAC
-    from videomac.model import VideoMACOutput as VideoMACOutput
-    from videomac.training import pretrain as pretrain
+    from videomac import evaluate
+    from videomac.classify.finetune import finetune
+    from videomac.classify.probe import probe
+    from videomac.errors import UserError
+    from videomac.evaluate import metrics
+    from videomac.evaluate.propagation import propagate
+    from videomac.models.checkpoint import load_backbone
+    from videomac.models.encoder import SparseEncoder
+    from videomac.models.masking import random_mask
+    from videomac.models.videomac import VideoMAC, VideoMACOutput
+    from videomac.train.pretrain import pretrain
 
 _HOME = {
-    "SparseEncoder": "encoder",
+    "SparseEncoder": "models.encoder",
     "UserError": "errors",
-    "VideoMAC": "model",
-    "VideoMACOutput": "model",
+    "VideoMAC": "models.videomac",
+    "VideoMACOutput": "models.videomac",
     "finetune": "classify.finetune",
-    "load_backbone": "checkpoint",
-    "pretrain": "training",
+    "load_backbone": "models.checkpoint",
+    "pretrain": "train.pretrain",
     "probe": "classify.probe",
     "propagate": "evaluate.propagation",
-    "random_mask": "masking",
+    "random_mask": "models.masking",
 }
 _SUBPACKAGES = {"evaluate": "evaluate", "metrics": "evaluate.metrics"}
 
@@ -84,13 +83,13 @@ class _RegisterWithTimm(importlib.abc.MetaPathFinder):
 
             def execute_and_register(module: Any) -> None:
                 execute(module)
-                importlib.import_module("videomac.backbones")
+                importlib.import_module("videomac.models.backbones")
 
             spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
 
 
 if "timm" in sys.modules:
-    importlib.import_module("videomac.backbones")
+    importlib.import_module("videomac.models.backbones")
 else:
     sys.meta_path.insert(0, _RegisterWithTimm())

@@ -32,30 +32,46 @@ class Command:
 
 
 COMMANDS = {
-    "demo": Command("config:DemoConfig", "demo:demo", "pre-train a small network on three clips, on the CPU"),
-    "pretrain": Command("config:PretrainConfig", "training:run", "pre-train a timm ConvNet on a folder of videos"),
-    "reconstruct": Command("config:ReconstructConfig", "reconstruct:run", "show what a network makes of a video"),
+    "demo": Command(
+        "demo.config:DemoConfig", "demo.command:demo", "pre-train a small network on three clips, on the CPU"
+    ),
+    "pretrain": Command(
+        "train.config:PretrainConfig", "train.pretrain:run", "pre-train a timm ConvNet on a folder of videos"
+    ),
+    "reconstruct": Command(
+        "reconstruction.config:ReconstructConfig", "reconstruction.command:run", "show what a network makes of a video"
+    ),
     "finetune": Command(
         "classify.config:FinetuneConfig", "classify.finetune:run", "train a backbone to classify images"
     ),
     "probe": Command("classify.config:ProbeConfig", "classify.probe:run", "judge frozen features: linear probe, k-NN"),
-    "export": Command("handover.config:ExportConfig", "handover.export:run", "write weights for other tools", True),
+    "export": Command("exporting.config:ExportConfig", "exporting.command:run", "write weights for other tools", True),
     "figures": Command(
-        "handover.config:FiguresConfig", "handover.figures.command:run", "draw the paper's figures from runs", True
+        "figures.config:FiguresConfig", "figures.command:run", "draw the paper's figures from runs", True
     ),
-    "report": Command("handover.config:ReportConfig", "handover.report.command:run", "one HTML page of a run", True),
-    "inspect": Command("config:InspectConfig", "inspect:run", "show what becomes of a network's layers", True),
-    "eval davis": Command("evaluate.config:EvalDavisConfig", "evaluate._davis:run", "video object segmentation, J&F"),
-    "eval vip": Command("evaluate.config:EvalVipConfig", "evaluate._vip:run", "body part propagation, mIoU"),
-    "eval jhmdb": Command("evaluate.config:EvalJhmdbConfig", "evaluate._jhmdb:run", "pose tracking, PCK"),
+    "report": Command("reporting.config:ReportConfig", "reporting.command:run", "one HTML page of a run", True),
+    "inspect": Command(
+        "inspection.config:InspectConfig", "inspection.command:run", "show what becomes of a network's layers", True
+    ),
+    "eval davis": Command(
+        "evaluate.config:EvalDavisConfig", "evaluate.benchmarks.davis:run", "video object segmentation, J&F"
+    ),
+    "eval vip": Command("evaluate.config:EvalVipConfig", "evaluate.benchmarks.vip:run", "body part propagation, mIoU"),
+    "eval jhmdb": Command("evaluate.config:EvalJhmdbConfig", "evaluate.benchmarks.jhmdb:run", "pose tracking, PCK"),
     "score davis": Command(
-        "evaluate.config:ScoreDavisConfig", "evaluate._davis:score_predictions", "score masks made by any tool"
+        "evaluate.config:ScoreDavisConfig",
+        "evaluate.benchmarks.davis:score_predictions",
+        "score masks made by any tool",
     ),
     "score vip": Command(
-        "evaluate.config:ScoreVipConfig", "evaluate._vip:score_predictions", "score body parts made by any tool"
+        "evaluate.config:ScoreVipConfig",
+        "evaluate.benchmarks.vip:score_predictions",
+        "score body parts made by any tool",
     ),
     "score jhmdb": Command(
-        "evaluate.config:ScoreJhmdbConfig", "evaluate._jhmdb:score_predictions", "score joints made by any tool"
+        "evaluate.config:ScoreJhmdbConfig",
+        "evaluate.benchmarks.jhmdb:score_predictions",
+        "score joints made by any tool",
     ),
     "bench": Command("bench.config:BenchConfig", "bench.command:run", "measure what pre-training costs here"),
     "compare": Command("evaluate.config:CompareConfig", "evaluate.compare:run", "set evaluations side by side", True),
@@ -168,10 +184,11 @@ def _polish(parser: Any, sections: dict[str, str]) -> None:
             action.help = "print all options as YAML and exit"
         elif action.dest != "help":
             action.metavar = _METAVARS.get(typehint, "VALUE")
+    groups = {title: parser.add_argument_group(title) for title in dict.fromkeys(sections.values())}
     group = options
     for action in list(options._group_actions):
         if action.dest in sections:
-            group = parser.add_argument_group(sections[action.dest])
+            group = groups[sections[action.dest]]
         if group is not options:
             options._group_actions.remove(action)
             group._group_actions.append(action)

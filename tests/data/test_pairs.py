@@ -12,8 +12,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from videomac.data import FramePairs, PairSampler, PairTransform, Video, VideoError, cache_in_memory, find_videos
-from videomac.data.synthetic import moving_shapes, write_frames, write_video
+from videomac.data.synthetic import moving_shapes
 from videomac.errors import UserError
+from videomac.models.masking import MaskSampler
+from videomac.utils.video_writer import write_frames, write_video
 
 Key = tuple[int, int]
 
@@ -37,8 +39,9 @@ class Numbers:
 
 
 def pairs_of(videos: Sequence[Video], **options: object) -> FramePairs:
-    defaults: dict = {"transform": PairTransform(image_size=(32, 32)), "grid": (4, 4)}
-    return FramePairs(videos, **{**defaults, **options})
+    masks = {name: options.pop(name) for name in ("grid", "mask_ratio", "symmetric") if name in options}
+    sampler = MaskSampler(**{"grid": (4, 4), **masks})
+    return FramePairs(videos, **{"transform": PairTransform(image_size=(32, 32)), "sample_mask": sampler, **options})
 
 
 def values(sample: dict) -> list[int]:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from videomac.data.synthetic import moving_shapes, write_frames, write_video
+from videomac.data.synthetic import moving_shapes
+from videomac.utils.video_writer import write_frames, write_video
 
 
 def test_objects_move_by_whole_pixels_with_their_texture() -> None:

@@ -17,18 +17,15 @@ import pytest
 import torch
 from PIL import Image
 
-from videomac.data import videos as module
-from videomac.data.synthetic import moving_shapes, write_frames, write_video
-from videomac.data.videos import (
-    FrameFolder,
-    MemoryVideo,
-    VideoError,
-    VideoFile,
-    cache_in_memory,
-    find_videos,
-    select_hours,
-)
+from videomac.data import video_file as module
+from videomac.data.cache import MemoryVideo, cache_in_memory
+from videomac.data.discovery import find_videos, select_hours
+from videomac.data.frame_folder import FrameFolder
+from videomac.data.synthetic import moving_shapes
+from videomac.data.video import VideoError
+from videomac.data.video_file import VideoFile
 from videomac.errors import UserError
+from videomac.utils.video_writer import write_frames, write_video
 
 
 def encode(

@@ -14,10 +14,13 @@ from PIL import Image
 
 from videomac import evaluate
 from videomac.errors import UserError
-from videomac.evaluate import _davis, _jhmdb, _vip, synthetic
+from videomac.evaluate import synthetic
+from videomac.evaluate.benchmarks import davis as _davis
+from videomac.evaluate.benchmarks import jhmdb as _jhmdb
+from videomac.evaluate.benchmarks import vip as _vip
 from videomac.evaluate.config import ScoreDavisConfig, ScoreJhmdbConfig, ScoreVipConfig
+from videomac.evaluate.harness import DataWarning
 from videomac.evaluate.images import read_ids, write_ids
-from videomac.evaluate.running import DataWarning
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from videomac.errors import UserError
-from videomac.evaluate.features import FeatureExtractor, load
+from videomac.evaluate.features import FeatureExtractor
 from videomac.evaluate.protocols import Stride
+from videomac.models.resolve import load
 
 CONVNETS = ["resnet18", "convnextv2_atto", "tf_efficientnet_lite0", "regnetx_002", "resnet18_patchify"]
 

@@ -15,11 +15,14 @@ from torch import Tensor
 
 from videomac import evaluate
 from videomac.errors import UserError
-from videomac.evaluate import _davis, _jhmdb, _vip, synthetic
+from videomac.evaluate import synthetic
+from videomac.evaluate.benchmarks import davis as _davis
+from videomac.evaluate.benchmarks import jhmdb as _jhmdb
+from videomac.evaluate.benchmarks import vip as _vip
 from videomac.evaluate.config import ScoreDavisConfig, ScoreJhmdbConfig, ScoreVipConfig
+from videomac.evaluate.harness import DataWarning
 from videomac.evaluate.images import PALETTE, read_ids
 from videomac.evaluate.labels import masks_to_grid
-from videomac.evaluate.running import DataWarning
 
 QUICK: dict[str, Any] = {"videos": False, "size": "native", "radius": 6, "context_frames": 2, "topk": 2}
 DAVIS_KEYS = {"J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"}

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from videomac.backbones import create_backbone
-from videomac.model import VideoMAC
-from videomac.optim import parameter_groups
+from videomac.models.backbones import create_backbone
+from videomac.models.videomac import VideoMAC
+from videomac.train.optim import parameter_groups
 
 GOLDEN = Path(__file__).with_name("trajectories.json")
 MOMENTA = (0.5, 0.8, 0.9)

@@ -16,10 +16,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-import videomac.backbones  # noqa: F401  (our own networks, by name)
+import videomac.models.backbones  # noqa: F401  (our own networks, by name)
 from tests.sparse.literal import literal_features
-from videomac.encoder import SparseEncoder
-from videomac.masking import random_mask
+from videomac.models.encoder import SparseEncoder
+from videomac.models.masking import random_mask
 
 STRIDE = 32
 

@@ -19,18 +19,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from videomac.backbones import create_backbone
 from videomac.bench.config import BenchConfig
-from videomac.bench.floor import Ceilings, floor_seconds, measure_ceilings
-from videomac.config import PretrainConfig, save_config
-from videomac.data.synthetic import moving_shapes, write_frames
-from videomac.encoder import SparseEncoder
+from videomac.bench.roofline import Ceilings, floor_seconds, measure_ceilings
+from videomac.config import save_config
+from videomac.data.synthetic import moving_shapes
 from videomac.errors import UserError
-from videomac.masking import random_mask
-from videomac.model import VideoMAC
-from videomac.optim import parameter_groups
-from videomac.outputs import claim, write_metrics
-from videomac.training_data import TrainingData
+from videomac.models.backbones import create_backbone
+from videomac.models.encoder import SparseEncoder
+from videomac.models.masking import random_mask
+from videomac.models.videomac import VideoMAC
+from videomac.train.config import PretrainConfig
+from videomac.train.data import PretrainingData
+from videomac.train.optim import parameter_groups
+from videomac.utils.run_dir import claim, write_metrics
+from videomac.utils.video_writer import write_frames
 
 OWNED = ("config.yaml", "metrics.json", "environment.json", "table.md")
 """Files of a measurement, in its out folder."""
@@ -192,7 +194,7 @@ def loader_row(config: BenchConfig) -> Row:
             data=Path(folder), backbone="resnet18", out=Path(folder) / "out", image_size=config.image_size,
             global_batch_size=16, epochs=1, held_out=0, workers=0,
         )  # fmt: skip
-        loader = TrainingData(options, VideoMAC("resnet18")).loader(0, 0, 1)
+        loader = PretrainingData(options, VideoMAC("resnet18")).loader(0, 0, 1)
         start, pairs = time.perf_counter(), 0
         for batch in loader:
             pairs += len(batch["pair"])

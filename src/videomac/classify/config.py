@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from videomac.config import require_at_least
+from videomac.config import TrainConfig, require_at_least, require_within
 from videomac.errors import UserError
 
 
 @dataclass
-class FinetuneConfig:
+class FinetuneConfig(TrainConfig):
     """Train a backbone, end to end, to classify images."""
 
     data: Path
@@ -24,6 +24,7 @@ class FinetuneConfig:
     sections: ClassVar[dict[str, str]] = {
         "pretrained": "network",
         "image_size": "data",
+        "crop_scale": "data",
         "mixup": "regularisation",
         "epochs": "optimisation",
         "precision": "machine",
@@ -35,8 +36,6 @@ class FinetuneConfig:
     """Download timm's weights; unless given, only for names that have a tag, such as resnet50.a1_in1k."""
     network: Literal["online", "target"] = "online"
     """Which network of a pre-training run to start from."""
-    drop_path: float = 0.0
-    """Stochastic depth of the last block, rising linearly from 0 in the first."""
 
     image_size: int = 224
     """Side of the square crop in pixels."""
@@ -68,8 +67,6 @@ class FinetuneConfig:
     """Learning rate per 256 images of the global batch: the peak is base_lr * global_batch_size / 256."""
     min_lr: float = 1e-6
     """Learning rate at the end of the cosine."""
-    weight_decay: float = 0.05
-    """AdamW's weight decay, on weights of two or more dimensions."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's betas."""
     layer_decay: float = 0.9
@@ -79,57 +76,18 @@ class FinetuneConfig:
     ema_decay: float = 0.9999
     """Decay per step of the weights' moving average, which is evaluated too; 0 leaves only the last weights."""
 
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
-    """Arithmetic of the network; bf16-mixed suits recent GPUs."""
-    devices: int | Literal["auto"] = "auto"
-    """GPUs of each node, or CPU processes with --trainer.accelerator cpu; auto takes all GPUs, or one CPU process."""
-    num_nodes: int = 1
-    """Machines."""
-    accumulate: int = 1
-    """Micro-batches per optimizer step, for less memory."""
-    trainer: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of Lightning's Trainer, such as --trainer.accelerator cpu."""
-
-    seed: int = 0
-    """Seed of everything random; the same seed gives the same run."""
-    resume: bool = False
-    """Continue the run in the out folder exactly where its last checkpoint stands."""
-    overwrite: bool = False
-    """Delete the run in the out folder and start anew."""
-    save_minutes: float = 15.0
-    """Write a checkpoint whenever this many minutes have passed, besides each epoch's end; 0 for never."""
-    save_steps: int = 0
-    """Write a checkpoint every so many optimizer steps, besides each epoch's end; 0 for never."""
-    keep_epochs: int = 0
-    """Keep the checkpoint of every so many epochs, besides the last one; 0 keeps the last one alone."""
-    wandb: bool = False
-    """Log to Weights & Biases too (pip install 'videomac[wandb]')."""
-
     def __post_init__(self) -> None:
         """Put values into their final form and refuse what cannot work."""
-        self.data, self.out = Path(self.data), Path(self.out)
-        self.crop_scale = (float(self.crop_scale[0]), float(self.crop_scale[1]))
-        self.betas = (float(self.betas[0]), float(self.betas[1]))
-        require_at_least(self, 1, "image_size", "epochs", "global_batch_size", "accumulate", "num_nodes")
-        require_at_least(self, 0, "workers", "mixup", "cutmix", "base_lr", "min_lr", "weight_decay", "seed")
-        require_at_least(self, 0, "save_minutes", "save_steps", "keep_epochs")
-        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise UserError(f"crop_scale must rise within (0, 1], such as [0.08, 1.0], but is {list(self.crop_scale)}")
-        for key in ("drop_path", "random_erasing"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise UserError(f"{key} must lie between 0 and 1, but is {getattr(self, key)}")
+        super().__post_init__()
+        require_at_least(self, 1, "image_size")
+        require_at_least(self, 0, "mixup", "cutmix")
+        require_within(self, 0, 1, "random_erasing")
         for key in ("crop_pct", "layer_decay"):
             if not 0 < getattr(self, key) <= 1:
                 raise UserError(f"{key} must be above 0 and at most 1, but is {getattr(self, key)}")
         for key in ("label_smoothing", "ema_decay"):
             if not 0 <= getattr(self, key) < 1:
                 raise UserError(f"{key} must be at least 0 and below 1, but is {getattr(self, key)}")
-        if self.devices != "auto" and self.devices < 1:
-            raise UserError(f"devices must be 'auto' or at least 1, but is {self.devices}")
-        if self.warmup_epochs is not None and not 0 <= self.warmup_epochs <= self.epochs:
-            raise UserError(f"warmup_epochs must lie between 0 and epochs ({self.epochs}), but is {self.warmup_epochs}")
-        if self.resume and self.overwrite:
-            raise UserError("resume and overwrite exclude each other: continue the run, or replace it")
 
     @property
     def warmup(self) -> float:

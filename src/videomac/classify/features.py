@@ -21,8 +21,8 @@ from videomac.classify.config import ProbeConfig
 from videomac.classify.images import NO_LABEL, EvalImages, LabelledFolders, eval_loader, eval_transform
 from videomac.classify.network import Network
 from videomac.errors import UserError
-from videomac.evaluate.running import pick_device
-from videomac.files import read_safetensors, written_at_once
+from videomac.utils.device import pick_device
+from videomac.utils.io import read_safetensors, written_at_once
 
 IMAGES_PER_FILE = 20_000
 """An interrupted computation loses at most so many images."""

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
@@ -17,23 +16,17 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from videomac import optim
-from videomac.callbacks import Curves, Speed
 from videomac.classify.config import FinetuneConfig
-from videomac.classify.images import ClassificationData, find_images, seeded
-from videomac.classify.layer_decay import parameter_groups
+from videomac.classify.images import ClassificationData, find_images
 from videomac.classify.network import build_network
 from videomac.classify.report import finish
 from videomac.classify.validation import Validation
 from videomac.errors import UserError
-from videomac.training_run import (
-    build_trainer,
-    fit,
-    is_first_process,
-    mixed_seed,
-    prepare_folder,
-    start_step,
-)
+from videomac.train.callbacks import MetricsLogger, Throughput
+from videomac.train.layer_decay import parameter_groups
+from videomac.train.module import TrainModule
+from videomac.train.trainer import build_trainer, fit, is_first_process, prepare_folder, start_step
+from videomac.utils.seeding import seeded
 
 COLUMNS = (
     *("step", "epoch", "loss", "learning_rate", "skipped_images"),
@@ -49,18 +42,14 @@ RUN_FILES = (
 """What a run makes in its out folder, and all that `overwrite` deletes."""
 
 
-class Finetuning(pl.LightningModule):
-    """One optimizer step: mixing, loss, AdamW with layer decay, learning rate, moving average.
+class Finetuning(TrainModule):
+    """One optimizer step: mixing, loss, AdamW with layer decay, learning rate, moving average."""
 
-    Args:
-        model: a timm network with its classifier.
-        config: the options.
-        data: the images.
-    """
+    config: FinetuneConfig
+    data: ClassificationData
 
     def __init__(self, model: nn.Module, config: FinetuneConfig, data: ClassificationData) -> None:
-        super().__init__()
-        self.model, self.config, self.data = model, config, data
+        super().__init__(model, config, data)
         self.ema = ModelEmaV3(model, decay=config.ema_decay) if config.ema_decay else None
         if self.ema is not None:
             self.ema.requires_grad_(False)
@@ -74,13 +63,6 @@ class Finetuning(pl.LightningModule):
                 num_classes=len(data.classes),
             )
             self.loss = SoftTargetCrossEntropy()  # type: ignore[no-untyped-call]
-        self.metrics: dict[str, float] = {}
-        """Numbers of the last optimizer step, over all micro-batches and devices."""
-        self._parts: list[Tensor] = []
-
-    def train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
-        """The rest of the run, from the trainer's step on."""
-        return self.data.loader(self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size)
 
     def configure_optimizers(self) -> Optimizer:
         """AdamW on groups of equal layer and weight decay."""
@@ -97,8 +79,7 @@ class Finetuning(pl.LightningModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one micro-batch; mixing and drop path depend on the step alone, not on what came before."""
-        step, micro_batch = self.trainer.global_step, batch_idx % self.config.accumulate
-        seed = mixed_seed(self.config.seed, step, self.global_rank, micro_batch)
+        seed = self.step_seed(batch_idx)
         images, labels = batch["image"], batch["label"]
         if self.mixup is not None:
             with seeded(seed):
@@ -109,32 +90,30 @@ class Finetuning(pl.LightningModule):
         loss: Tensor = self.loss(logits, labels)
         if not torch.isfinite(loss):
             raise UserError(
-                f"the loss is not finite at step {step}: lower base_lr, or use --precision 32-true; the last good "
-                f"checkpoint is in {self.config.out / 'checkpoints'}"
+                f"the loss is not finite at step {self.trainer.global_step}: lower base_lr or use --precision 32-true; "
+                f"the last good checkpoint is in {self.config.out / 'checkpoints'}"
             )
-        skipped = batch["skipped"].sum() * self.config.accumulate * self.trainer.world_size
-        self._parts.append(torch.stack([loss.detach().float(), skipped.float()]))
+        self.note(batch, loss=loss)
         return loss
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Step with the schedule's learning rate, scaled in each layer, then move the average."""
-        step, config, data = self.trainer.global_step, self.config, self.data
-        peak = optim.scaled_lr(config.base_lr, config.global_batch_size)
-        warmup_steps = round(config.warmup * data.steps_per_epoch)
-        learning_rate = optim.learning_rate_at(step, data.total_steps, warmup_steps, peak, config.min_lr)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * group["lr_scale"]
+        learning_rate = self.set_learning_rate(optimizer)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.ema is not None:
             self.ema.update(self.model)
-        loss, skipped = self.trainer.strategy.reduce(torch.stack(self._parts).mean(0), reduce_op="mean").tolist()
-        self._parts.clear()
-        self.metrics = {"loss": loss, "learning_rate": learning_rate, "skipped_images": round(skipped)}
+        numbers = self.reduced()
+        self.metrics = {"loss": numbers["loss"], "learning_rate": learning_rate}
+        self.metrics["skipped_images"] = round(numbers["skipped"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what tells whether it is resumed on the same data, and what the classifier's outputs mean."""
-        checkpoint["data"] = self.data.identity
+        """Add what the classifier's outputs mean."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["classes"] = self.data.classes
+
+    def networks(self) -> dict[str, nn.Module]:
+        """What is evaluated: the "last" weights, and "ema", their moving average, if there is one."""
+        return {"last": self.model} if self.ema is None else {"last": self.model, "ema": self.ema.module}
 
 
 def finetune(**options: Any) -> dict[str, Any]:
@@ -170,16 +149,16 @@ def run(config: FinetuneConfig) -> dict[str, Any]:
     data = ClassificationData(config, folders, network)
     if is_first_process():
         prepare_folder(config, data, RUN_FILES)
-    speed, validation = Speed("images"), Validation()
+    module = Finetuning(network.model, config, data)
+    speed, validation = Throughput("images"), Validation(data, module.networks())
     trainer, stop = build_trainer(
         config,
         data,
-        [validation, Curves(config.out / "metrics.csv", speed, COLUMNS)],
+        [validation, MetricsLogger(config.out / "metrics.csv", speed, COLUMNS)],
         speed,
         title="fine-tuning",
         start_step=start_step(config),
     )
-    module = Finetuning(network.model, config, data)
     if module.mixup is not None and config.global_batch_size // (trainer.world_size * config.accumulate) % 2:
         raise UserError(
             f"mixup and cutmix mix images in pairs, but global_batch_size {config.global_batch_size} gives each of "

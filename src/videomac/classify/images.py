@@ -5,14 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -23,11 +19,11 @@ from torchvision.datasets import ImageFolder
 
 from videomac.classify.config import FinetuneConfig
 from videomac.classify.network import Network
+from videomac.data.loader import TrainingData, leave_signals_to_the_main_process
 from videomac.errors import UserError
-from videomac.training_run import leave_signals_to_the_main_process, mixed_seed, whole_run_loader
+from videomac.utils.seeding import mixed_seed, seeded
 
 logger = logging.getLogger(__name__)
-
 NO_LABEL = -1
 _MAX_ATTEMPTS = 100
 
@@ -123,21 +119,6 @@ def read_image(path: str) -> Image.Image:
             return picture
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: {error}") from error
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Let Python, numpy and PyTorch draw from a seed, and from where they were afterwards; timm uses all three."""
-    python, numpy = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 class TrainImages(Dataset[Sample]):
@@ -238,7 +219,7 @@ def eval_loader(dataset: EvalImages, *, batch_size: int, workers: int, rank: int
     )
 
 
-class ClassificationData:
+class ClassificationData(TrainingData):
     """The images of a fine-tuning run, in the order in which the run takes them.
 
     Args:
@@ -251,28 +232,16 @@ class ClassificationData:
     """
 
     def __init__(self, config: FinetuneConfig, folders: LabelledFolders, network: Network) -> None:
-        self.config, self.classes, self.identity = config, folders.classes, folders.identity
         try:
             transform = train_transform(config, network)
         except (AssertionError, KeyError, ValueError) as error:
             raise UserError(f"auto_augment {config.auto_augment!r} is no policy of timm: {error!r}") from error
+        self.classes = folders.classes
         self.train = TrainImages(folders.train, transform, config.seed)
         self.val = EvalImages(
             folders.val, eval_transform(config.image_size, config.crop_pct, network), config.image_size
         )
-        self.steps_per_epoch = len(self.train) // config.global_batch_size
-        if self.steps_per_epoch == 0:
-            raise UserError(
-                f"{config.data / 'train'} holds {len(self.train)} images, fewer than one batch: lower "
-                f"global_batch_size ({config.global_batch_size}) or add images"
-            )
-        self.total_steps = self.steps_per_epoch * config.epochs
-
-    def loader(self, start_step: int, rank: int, world_size: int) -> DataLoader[Any]:
-        """The micro-batches of one process from optimizer step `start_step` to the end of the run."""
-        return whole_run_loader(
-            self.train, len(self.train), self.config, start_step=start_step, rank=rank, world_size=world_size
-        )
+        super().__init__(self.train, len(self.train), config, identity=folders.identity, unit="images")
 
     def val_loader(self, rank: int, world_size: int) -> Any:
         """The share of one process of the images to evaluate."""

@@ -11,9 +11,9 @@ import torch
 from timm.layers import DropPath, trunc_normal_
 from torch import nn
 
-from videomac.backbones import create_backbone
-from videomac.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_backbone
 from videomac.errors import UserError
+from videomac.models.backbones import create_backbone
+from videomac.models.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_backbone
 
 HEAD_STD = 2e-5
 """Deviation of the new classifier's weights, small enough for the first predictions to be even (ConvNeXt V2)."""

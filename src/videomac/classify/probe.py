@@ -11,13 +11,13 @@ from videomac.classify.config import ProbeConfig
 from videomac.classify.features import Features, compute_features
 from videomac.classify.images import find_images
 from videomac.classify.knn import knn_votes
-from videomac.classify.linear import fit_probe
+from videomac.classify.linear_probe import fit_probe
 from videomac.classify.network import build_network
-from videomac.classify.pictures import draw_confusion
+from videomac.classify.plots import draw_confusion
 from videomac.classify.validation import Score
 from videomac.config import save_config
 from videomac.errors import UserError
-from videomac.outputs import claim, table, write_metrics, write_rows
+from videomac.utils.run_dir import claim, table, write_metrics, write_rows
 
 RUN_FILES = (
     *("config.yaml", "metrics.json", "environment.json", "report.html", "metrics.csv"),

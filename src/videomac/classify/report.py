@@ -8,14 +8,14 @@ from timm.models import save_for_hf
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from videomac.callbacks import Speed, read_rows
 from videomac.classify.config import FinetuneConfig
 from videomac.classify.images import ClassificationData
 from videomac.classify.network import Network
-from videomac.classify.pictures import draw_confusion, draw_curves
+from videomac.classify.plots import draw_confusion, draw_curves
 from videomac.classify.validation import Validation
-from videomac.official import StageNormConvNeXt
-from videomac.outputs import table, write_metrics, write_rows
+from videomac.models.official import StageNormConvNeXt
+from videomac.train.callbacks import Throughput
+from videomac.utils.run_dir import read_rows, table, write_metrics, write_rows
 
 
 def finish(
@@ -24,7 +24,7 @@ def finish(
     network: Network,
     ema: ModelEmaV3 | None,
     validation: Validation,
-    speed: Speed,
+    speed: Throughput,
 ) -> dict[str, Any]:
     """Save the better of the last weights and their average, draw, write `metrics.json`, print a summary."""
     numbers = {name: score.numbers() for name, score in validation.scores.items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,11 +12,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videomac.callbacks import StepCallback
-from videomac.classify.images import NO_LABEL
-
-if TYPE_CHECKING:
-    from videomac.classify.finetune import Finetuning
+from videomac.classify.images import NO_LABEL, ClassificationData
+from videomac.train.callbacks import StepCallback
+from videomac.train.module import TrainModule
 
 
 @dataclass
@@ -60,21 +59,19 @@ class Score:
 class Validation(StepCallback):
     """At each epoch's end: the last weights and their moving average on the images to evaluate."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: ClassificationData, networks: Mapping[str, nn.Module]) -> None:
+        self.data, self.networks = data, networks
         self.scores: dict[str, Score] = {}
         """Of the last epoch: "last", and "ema" if there is a moving average."""
         self.unreadable = 0
         self._loader: Any = None
 
-    def on_step(self, trainer: Trainer, module: Finetuning) -> None:
+    def on_step(self, trainer: Trainer, module: TrainModule) -> None:
         """Evaluate; each process takes its share of the images."""
-        data = module.data
+        data = self.data
         if trainer.global_step % data.steps_per_epoch:
             return
-        networks: dict[str, nn.Module] = {"last": module.model}
-        if module.ema is not None:
-            networks["ema"] = module.ema.module
-        scores = {name: Score.zero(len(data.classes), module.device) for name in networks}
+        scores = {name: Score.zero(len(data.classes), module.device) for name in self.networks}
         skipped = torch.zeros((), device=module.device)
         self._loader = self._loader or data.val_loader(trainer.global_rank, trainer.world_size)
         module.model.eval()
@@ -82,7 +79,7 @@ class Validation(StepCallback):
             images, labels = batch["image"].to(module.device), batch["label"].to(module.device)
             skipped += batch["skipped"].sum()
             with torch.inference_mode(), trainer.precision_plugin.val_step_context():
-                for name, network in networks.items():
+                for name, network in self.networks.items():
                     scores[name].add(network(trainer.precision_plugin.convert_input(images)), labels)
         module.model.train()
         for name, score in scores.items():

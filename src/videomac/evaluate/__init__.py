@@ -25,7 +25,7 @@ def davis(backbone: Any, *, data: str | Path, out: str | Path, **settings: Any) 
     Raises:
         UserError: something is wrong with the data, the backbone or the out folder.
     """
-    from videomac.evaluate._davis import run
+    from videomac.evaluate.benchmarks.davis import run
     from videomac.evaluate.config import EvalDavisConfig
 
     return run(EvalDavisConfig(data=Path(data), backbone=backbone, out=Path(out), **settings))
@@ -46,7 +46,7 @@ def vip(backbone: Any, *, data: str | Path, out: str | Path, **settings: Any) ->
     Raises:
         UserError: something is wrong with the data, the backbone or the out folder.
     """
-    from videomac.evaluate._vip import run
+    from videomac.evaluate.benchmarks.vip import run
     from videomac.evaluate.config import EvalVipConfig
 
     return run(EvalVipConfig(data=Path(data), backbone=backbone, out=Path(out), **settings))
@@ -67,7 +67,7 @@ def jhmdb(backbone: Any, *, data: str | Path, out: str | Path, **settings: Any) 
     Raises:
         UserError: something is wrong with the data, the backbone or the out folder.
     """
-    from videomac.evaluate._jhmdb import run
+    from videomac.evaluate.benchmarks.jhmdb import run
     from videomac.evaluate.config import EvalJhmdbConfig
 
     return run(EvalJhmdbConfig(data=Path(data), backbone=backbone, out=Path(out), **settings))

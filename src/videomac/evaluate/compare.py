@@ -13,7 +13,7 @@ import yaml
 from videomac.errors import UserError
 from videomac.evaluate.config import CompareConfig
 from videomac.evaluate.protocols import Protocol
-from videomac.outputs import claim, write_rows
+from videomac.utils.run_dir import claim, write_rows
 
 COLUMNS = {
     "davis": ("J&F-Mean", "J-Mean", "F-Mean"),

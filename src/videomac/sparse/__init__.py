@@ -7,8 +7,8 @@ should.
 
 from videomac.sparse.audit import Audit, audit
 from videomac.sparse.blocks import Blocks
+from videomac.sparse.canvas import MaskedCanvas
 from videomac.sparse.convert import LayerReport, convert, restore
 from videomac.sparse.layers import LayoutSlot
-from videomac.sparse.masked import MaskedCanvas
 
 __all__ = ["Audit", "Blocks", "LayerReport", "LayoutSlot", "MaskedCanvas", "audit", "convert", "restore"]

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from videomac.sparse.blocks import Blocks
+from videomac.sparse.canvas import MaskedCanvas
 from videomac.sparse.convert import LayerReport, convert, restore
 from videomac.sparse.layers import BlockAware, Layout, LayoutSlot, plain_class
-from videomac.sparse.masked import MaskedCanvas
 
 _ROWS, _COLUMNS = 2, 3
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from videomac.sparse.gathers import Windows, as_frames, as_rows
+from videomac.sparse.functional import Windows, as_frames, as_rows
 
 
 class Halo(NamedTuple):

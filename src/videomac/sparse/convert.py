@@ -10,15 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from videomac.sparse.layers import (
-    BLOCK_AWARE,
-    BlockAware,
-    LayoutSlot,
-    PatchConv2d,
-    _Mixing,
-    _PerSample,
-    plain_class,
-)
+from videomac.sparse.layers import BLOCK_AWARE, BlockAware, LayoutSlot, PatchConv2d, _Mixing, _PerSample, plain_class
 
 
 @dataclass(frozen=True)

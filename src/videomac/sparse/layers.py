@@ -40,9 +40,8 @@ from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import Tensor, nn
 
 from videomac.sparse.blocks import Blocks, Halo, Kernel
-from videomac.sparse.gathers import ColumnConvolution, DepthwiseConvolution, as_matrix, as_rows
-from videomac.sparse.masked import MaskedCanvas
-from videomac.sparse.response import ResponseNorm
+from videomac.sparse.canvas import MaskedCanvas
+from videomac.sparse.functional import ColumnConvolution, DepthwiseConvolution, ResponseNorm, as_matrix, as_rows
 
 Layout: TypeAlias = "Blocks | MaskedCanvas"
 

@@ -1,0 +1,197 @@
+"""The order in which a run takes its samples, and the loader that hands them out from any step on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from videomac.config import TrainConfig
+from videomac.errors import UserError
+from videomac.utils.seeding import check_seed
+
+
+class PairSampler:
+    """The keys of one process, micro-batch by micro-batch: the `batch_sampler` of a data loader over `FramePairs`.
+
+    Every optimizer step takes the next `global_batch_size` pairs of the epoch's permutation; rank r of w processes
+    takes each w-th of them from the r-th on, and cuts its share into `accumulate` micro-batches. What does not fill a
+    batch at the end of an epoch is left out. Like PyTorch's `DistributedSampler`, it goes through the same epoch again
+    until `set_epoch` is called.
+
+    Attributes:
+        steps_per_epoch: optimizer steps of a whole epoch.
+        epoch: the one that is iterated over next, counted from 0.
+        first_step: the step of it to begin with; 0, except in the epoch that contains `start_step`.
+    """
+
+    def __init__(
+        self,
+        num_pairs: int,
+        *,
+        global_batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulate: int = 1,
+        seed: int = 0,
+        start_step: int = 0,
+    ) -> None:
+        """Begin at optimizer step `start_step`, counted over the whole run.
+
+        Args:
+            num_pairs: length of the data set.
+            global_batch_size: pairs per optimizer step, over all processes and micro-batches.
+            rank: of this process, in 0..world_size - 1.
+            world_size: number of processes.
+            accumulate: micro-batches per optimizer step.
+            seed: not negative.
+            start_step: steps already taken, for resuming.
+
+        Raises:
+            UserError: the pairs do not fill one batch, or the batch cannot be shared out evenly.
+        """
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be in 0..{world_size - 1}, not {rank}")
+        parts = world_size * accumulate
+        if global_batch_size < 1 or global_batch_size % parts:
+            raise UserError(
+                f"global_batch_size {global_batch_size} cannot be shared evenly by {world_size} processes with "
+                f"{accumulate} micro-batches each: choose a multiple of {parts}"
+            )
+        if num_pairs < global_batch_size:
+            raise UserError(
+                f"{num_pairs} pairs of frames do not fill one batch of {global_batch_size}: add videos, or set "
+                f"global_batch_size to {num_pairs} or less"
+            )
+        self._num_pairs, self._global_batch_size, self._seed = num_pairs, global_batch_size, check_seed(seed)
+        self._rank, self._world_size, self._accumulate = rank, world_size, accumulate
+        self.steps_per_epoch = num_pairs // global_batch_size
+        self.epoch, self.first_step = divmod(start_step, self.steps_per_epoch)
+
+    @property
+    def sampler(self) -> PairSampler:
+        """Itself: Lightning looks for `set_epoch` in the `sampler` of a batch sampler."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch, to its beginning unless it is the present one."""
+        if epoch != self.epoch:
+            self.epoch, self.first_step = epoch, 0
+
+    def __len__(self) -> int:
+        """Return the number of micro-batches left in this epoch."""
+        return (self.steps_per_epoch - self.first_step) * self._accumulate
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield the (epoch, index) keys of each micro-batch."""
+        epoch, size = self.epoch, self._global_batch_size
+        order = np.random.default_rng(np.random.SeedSequence((self._seed, epoch))).permutation(self._num_pairs)
+        for step in range(self.first_step, self.steps_per_epoch):
+            share = order[step * size : (step + 1) * size][self._rank :: self._world_size]
+            for micro_batch in np.split(share, self._accumulate):
+                yield [(epoch, index) for index in micro_batch.tolist()]
+
+
+class TrainingData:
+    """The samples of a training, in the order in which the run takes them; loaders start at any optimizer step.
+
+    Attributes:
+        samples: the data set; its keys are (epoch, index).
+        identity: of what it consists; equal when a run may be resumed on it. The first key says what is counted.
+        steps_per_epoch: optimizer steps of an epoch.
+        total_steps: optimizer steps of the run.
+    """
+
+    def __init__(
+        self, samples: Dataset[Any], length: int, config: TrainConfig, *, identity: dict[str, Any], unit: str
+    ) -> None:
+        """Count the steps.
+
+        Args:
+            samples: see the class.
+            length: of the data set.
+            config: the options.
+            identity: see the class.
+            unit: what a sample is called, such as "training pairs".
+
+        Raises:
+            UserError: too few samples for one batch.
+        """
+        self.samples, self.length, self.config, self.identity = samples, length, config, identity
+        self.steps_per_epoch = length // config.global_batch_size
+        if self.steps_per_epoch == 0:
+            raise UserError(
+                f"{config.data} holds {length} {unit}, fewer than one batch: "
+                f"lower global_batch_size ({config.global_batch_size}) or add more"
+            )
+        self.total_steps = self.steps_per_epoch * config.epochs
+
+    def loader(self, start_step: int, rank: int, world_size: int) -> DataLoader[Any]:
+        """Return the micro-batches of one process from optimizer step `start_step` to the end of the run."""
+        config = self.config
+        sampler = PairSampler(
+            self.length,
+            global_batch_size=config.global_batch_size,
+            rank=rank,
+            world_size=world_size,
+            accumulate=config.accumulate,
+            seed=config.seed,
+            start_step=start_step,
+        )
+        return ResumableLoader(
+            self.samples,
+            batch_sampler=WholeRun(sampler, config.epochs, self.total_steps * config.accumulate),
+            num_workers=config.workers,
+            worker_init_fn=leave_signals_to_the_main_process,
+            persistent_workers=config.workers > 0,  # which also lets the trainer end them when the run fails
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=4 if config.workers else None,
+        )
+
+
+class WholeRun:
+    """The micro-batches of all epochs in a row, from where the sampler stands.
+
+    Its length is that of the whole run, resumed or not, which is how the trainer and its bar count.
+    """
+
+    def __init__(self, sampler: PairSampler, epochs: int, length: int) -> None:
+        self.pairs, self.epochs, self.length = sampler, epochs, length
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield the keys of one micro-batch after the other."""
+        for epoch in range(self.pairs.epoch, self.epochs):
+            self.pairs.set_epoch(epoch)
+            yield from self.pairs
+
+    def __len__(self) -> int:
+        """Return the number of micro-batches of the whole run."""
+        return self.length
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A loader without a state of its own: where it starts follows from the trainer's step.
+
+    The two methods tell the trainer that resuming in the middle is intended.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing to remember."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take nothing."""
+
+
+def leave_signals_to_the_main_process(_worker: int) -> None:
+    """Keep reading after Ctrl-C or SIGTERM to the whole group: the main process finishes its step, saves and ends us.
+
+    If it is stuck or gone half a minute after SIGTERM, the alarm ends us.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))

@@ -1,0 +1,1 @@
+"""The whole way from clips to pre-trained weights, on a CPU."""

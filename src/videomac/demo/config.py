@@ -1,0 +1,20 @@
+"""The options of `demo`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class DemoConfig:
+    """Pre-train a small ConvNet on three short clips, on the CPU, in about two minutes."""
+
+    out: Path = Path("runs/demo")
+    """Folder for everything the demo makes."""
+    overwrite: bool = False
+    """Replace what an earlier demo left in the out folder."""
+
+    def __post_init__(self) -> None:
+        """Put the path into its final form."""
+        self.out = Path(self.out)

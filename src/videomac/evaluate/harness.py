@@ -1,0 +1,201 @@
+"""What the three evaluations share: the out folder, the backbone, the stream of features, the progress bar."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from videomac.errors import UserError
+from videomac.evaluate.config import FREE_ON_RESUME, EvalConfig
+from videomac.evaluate.features import FeatureExtractor
+from videomac.evaluate.images import read_frame
+from videomac.evaluate.labels import resize_frames
+from videomac.evaluate.propagation import propagate_stream
+from videomac.evaluate.protocols import Protocol, changes, frame_size
+from videomac.models.resolve import load as load_backbone_or_name
+from videomac.utils.device import pick_device
+from videomac.utils.run_dir import claim
+
+RUN_FILES = (
+    *("config.yaml", "metrics.json", "environment.json", "report.html", "*.csv"),
+    *("predictions", "overlays", "sheets"),
+)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class DataWarning(UserWarning):
+    """Something in a data set that is worth knowing but does not stop the evaluation."""
+
+
+@dataclass
+class Evaluation:
+    """An evaluation under way: the out folder is ours, the backbone is loaded, the settings are fixed and stored."""
+
+    config: EvalConfig
+    protocol: Protocol
+    extractor: FeatureExtractor
+    device: torch.device
+
+    @classmethod
+    def begin(cls, config: EvalConfig) -> Evaluation:
+        """Load the backbone, claim the out folder, print and store every setting.
+
+        Raises:
+            UserError: the backbone cannot be had, or the folder holds another evaluation.
+        """
+        protocol = config.resolved
+        given = config.backbone
+        if isinstance(given, str | Path):
+            backbone, weights = load_backbone_or_name(
+                given, weights=config.weights, pretrained=config.pretrained, network=config.network, seed=config.seed
+            )
+        else:
+            backbone, weights = given, "as given"
+        device = pick_device(config.device)
+        if isinstance(backbone, nn.Module) and backbone is not given:
+            backbone = backbone.to(device)
+        extractor = FeatureExtractor(
+            backbone,
+            stage=protocol.stage,
+            stride=protocol.stride,
+            dilate=protocol.dilate,
+            normalization=protocol.normalization,
+            required=config.stride is not None,
+        ).to(device)
+        settings = describe(config, protocol, extractor, weights)
+        if config.resume:
+            _check_same(config.out, settings)
+        else:
+            claim(config.out, RUN_FILES, overwrite=config.overwrite)
+        (config.out / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+        print(_headline(config, protocol, extractor, weights), flush=True)
+        return cls(config, protocol, extractor, device)
+
+    def propagate(self, frames: list[Path], size: tuple[int, int], first: Tensor) -> Iterator[Tensor]:
+        """Label maps of a sequence, one a frame.
+
+        Args:
+            frames: the pictures.
+            size: of the network's input.
+            first: label map of frame 0 on the grid.
+        """
+        protocol = self.protocol
+        return propagate_stream(
+            self._features(frames, size),
+            first.to(self.device),
+            context_frames=protocol.context_frames,
+            topk=protocol.topk,
+            radius=protocol.radius or None,
+            temperature=protocol.temperature,
+            window=protocol.window,
+            first_frame_window=protocol.first_frame_window,
+            early_context=protocol.early_context,
+            ties=protocol.ties,
+        )
+
+    def input_size(self, frame: tuple[int, int]) -> tuple[int, int]:
+        """Size of the network's input for frames of a size."""
+        return frame_size(self.protocol.size, frame)
+
+    def _features(self, frames: list[Path], size: tuple[int, int]) -> Iterator[Tensor]:
+        """Features of each frame, computed once, in batches; pictures are decoded ahead of time."""
+        batches = [frames[i : i + self.config.batch_size] for i in range(0, len(frames), self.config.batch_size)]
+        for pictures in ahead(lambda batch: np.stack([read_frame(path) for path in batch]), batches, threads=1):
+            batch = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2)
+            with torch.inference_mode(), _autocast(self.config.precision, self.device):
+                maps = self.extractor(resize_frames(batch, size))
+            yield from maps.unbind()
+
+
+def describe(config: EvalConfig, protocol: Protocol, extractor: FeatureExtractor, weights: str) -> dict[str, Any]:
+    """Everything that the result depends on, for `config.yaml`."""
+    settings: dict[str, Any] = {"benchmark": config.benchmark, "protocol": protocol.name}
+    settings |= {"changed_settings": sorted(changes(protocol, config.benchmark))}
+    settings |= {key: value for key, value in asdict(protocol).items() if key != "name"}
+    chosen = {key: getattr(config, key) for key in ("split", "sequences", "resolution") if hasattr(config, key)}
+    settings |= {"data": str(config.data), "precision": config.precision, **chosen}
+    settings |= {"weights": weights, "seed": config.seed, "features": extractor.description}
+    return settings
+
+
+def _headline(config: EvalConfig, protocol: Protocol, extractor: FeatureExtractor, weights: str) -> str:
+    """The settings in a few lines for the terminal."""
+    found = extractor.description
+    changed = changes(protocol, config.benchmark)
+    lines = [
+        f"{config.benchmark}: {found['backbone']}, weights: {weights}, stage {found['stage']}, "
+        f"{found['channels']} channels, grid stride {found['stride']}{', dilated' if found['dilate'] else ''}",
+        f"protocol {protocol.name}{' with ' + ', '.join(changed) + ' changed' if changed else ''}:",
+    ]
+    pairs = [f"{key}={value}" for key, value in asdict(protocol).items() if key != "name"]
+    lines += ["  " + "  ".join(pairs[i : i + 5]) for i in range(0, len(pairs), 5)]
+    return "\n".join(lines)
+
+
+def _check_same(out: Path, settings: dict[str, Any]) -> None:
+    path = out / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"there is no evaluation to resume in {out} (no config.yaml): leave --resume out")
+    before = yaml.safe_load(path.read_text())
+    keys = {*before, *settings} - FREE_ON_RESUME
+    if changed := sorted(key for key in keys if before.get(key) != settings.get(key)):
+        raise UserError(
+            f"cannot resume {out} with other settings: {', '.join(changed)} differ from its config.yaml; take another "
+            "--out, or --overwrite"
+        )
+
+
+def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if precision == "32-true":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16-mixed" else torch.float16)
+
+
+def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int = 2) -> Iterator[Result]:
+    """Map a function over items in threads, a few items ahead of the consumer, in order."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = []
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > threads:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+
+
+def progress(total: int, title: str) -> Any:
+    """A bar that counts frames, with frames/s and the time left; silent where nobody watches."""
+    return tqdm(total=total, desc=title, unit=" frames", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+
+
+def select(found: list[str], wanted: list[str] | None, where: Path) -> list[str]:
+    """The wanted names, or all.
+
+    Raises:
+        UserError: a wanted name is not there, or there is none at all.
+    """
+    if wanted is None:
+        if not found:
+            raise UserError(f"{where} names no sequence: check the split")
+        return found
+    if missing := [name for name in wanted if name not in found]:
+        raise UserError(f"sequence {missing[0]!r} is not in {where}: it has {', '.join(found[:5])}, ...")
+    return wanted
+
+
+def warn(message: str) -> None:
+    """Warn about the data."""
+    warnings.warn(message, DataWarning, stacklevel=3)

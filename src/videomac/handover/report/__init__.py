@@ -1,1 +1,0 @@
-"""`videomac report`: one self-contained HTML page of a run."""

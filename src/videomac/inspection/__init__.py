@@ -1,0 +1,1 @@
+"""What becomes of a network's layers, and of the mask."""

@@ -1,0 +1,25 @@
+"""The options of `inspect`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from videomac.config import require_mask_ratio
+
+
+@dataclass
+class InspectConfig:
+    """Show what a network is, what it costs, and what the engine makes of its layers."""
+
+    name: str
+    """Name of a timm ConvNet, or one of videomac's own."""
+    image_size: int | tuple[int, int] = 224
+    """Side of the square frame, or [height, width], in pixels."""
+    mask_ratio: float = 0.75
+    """Share of the patches that is hidden."""
+    picture: Path | None = None
+    """Also draw, to this PNG or SVG, how the mask dissolves in the dense network and stays in ours (Fig. 5)."""
+
+    def __post_init__(self) -> None:
+        require_mask_ratio(self.mask_ratio)

@@ -1,0 +1,1 @@
+"""The networks: backbones, the sparse encoder, the decoder, and VideoMAC itself."""

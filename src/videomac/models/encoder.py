@@ -1,0 +1,120 @@
+"""The MAC encoder: any timm ConvNet, on the visible patches only (section 3.2 of the paper)."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from videomac.errors import UserError
+from videomac.models.backbones import create_backbone
+from videomac.sparse import Blocks, LayerReport, LayoutSlot, MaskedCanvas, audit, convert
+
+Mode = Literal["auto", "blocks", "masked"]
+
+
+class SparseEncoder(nn.Module):
+    """A ConvNet that sees nothing of hidden patches.
+
+    A value at a visible position is a function of visible positions only; to a layer that mixes positions a hidden
+    position is what lies outside the frame: 0, or minus infinity for max pooling. Without a mask the encoder is the
+    dense network.
+
+    Args:
+        backbone: a timm name, or a network with timm's `forward_features`, which is used in place: its layers become
+            block-aware, its parameters and state-dict keys stay.
+        mode: "blocks" computes visible patches only; "masked" computes the whole frame and hides cells before every
+            layer
+            that mixes positions (the reference, and the fallback); "auto" takes blocks wherever the network allows it.
+
+    Attributes:
+        backbone: the network.
+        mode: "blocks" or "masked".
+        blocks_obstacle: why the network cannot run on blocks, or None.
+        stride: pixels per cell of the output.
+        num_features: channels of the output.
+        layers: what became of each layer.
+
+    Raises:
+        UserError: neither mode (or not the one asked for) can run the network; the message names the layer.
+    """
+
+    def __init__(self, backbone: str | nn.Module, mode: Mode = "auto") -> None:
+        super().__init__()
+        network = create_backbone(backbone) if isinstance(backbone, str) else backbone
+        name = backbone if isinstance(backbone, str) else type(backbone).__name__
+        if mode not in ("auto", "blocks", "masked"):
+            raise ValueError(f"mode must be 'auto', 'blocks' or 'masked', not {mode!r}")
+        try:
+            examined = audit(network)
+        except ValueError as error:
+            raise UserError(f"{name} cannot be pre-trained: {error}") from error
+        if examined.masked_obstacle is not None:
+            raise UserError(f"{name} cannot be pre-trained: {examined.masked_obstacle}")
+        if mode == "blocks" and examined.blocks_obstacle is not None:
+            raise UserError(f"{name} cannot run in mode='blocks': {examined.blocks_obstacle}; mode='masked' can")
+        self.mode: Literal["blocks", "masked"] = "masked" if mode == "masked" or examined.blocks_obstacle else "blocks"
+        self.blocks_obstacle = examined.blocks_obstacle
+        self.stride = examined.stride
+        self.num_features = examined.num_features
+        self.layers: list[LayerReport] = examined.layers
+        self.backbone = network
+        self._slot: LayoutSlot = convert(network)[0]
+        for parameter_name, parameter in network.named_parameters():
+            # DDP must not wait for gradients of a head that pre-training never reaches.
+            if parameter_name in examined.unreached:
+                parameter.requires_grad_(False)
+
+    def forward(
+        self,
+        frames: Float[Tensor, "batch channels height width"],
+        mask: Bool[Tensor, "batch rows columns"] | None = None,
+    ) -> Float[Tensor, "batch features h w"]:
+        """Features of the frames.
+
+        Args:
+            frames: `[B, 3, H, W]`; what hidden patches hold is never read, not even NaN.
+            mask: True = hidden; its grid divides the frame into square patches, a multiple of the stride wide. On any
+                device.
+
+        Returns:
+            `[B, C, H/stride, W/stride]`: timm's `forward_features`; exactly 0 where hidden.
+
+        Raises:
+            ValueError: the grid does not fit the frames or the stride, or the mask shows too little (see `Blocks`).
+        """
+        if mask is None:
+            return self._features(frames)
+        self._check(frames, mask)
+        if self.mode == "blocks":
+            blocks = Blocks(mask, device=frames.device)
+            return blocks.unpack(self._run(blocks.pack(frames), blocks))
+        canvas = MaskedCanvas(mask, device=frames.device)
+        visible_frames = canvas.hide(frames).contiguous(memory_format=torch.channels_last)
+        return canvas.hide(self._run(visible_frames, canvas))
+
+    def _run(self, x: Tensor, layout: Blocks | MaskedCanvas) -> Tensor:
+        self._slot.layout = layout
+        try:
+            return self._features(x)
+        finally:
+            self._slot.layout = None
+
+    def _features(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.backbone.forward_features(x))  # type: ignore[operator]
+
+    def _check(self, frames: Tensor, mask: Tensor) -> None:
+        if mask.dtype != torch.bool or mask.ndim != 3 or mask.shape[0] != frames.shape[0]:
+            raise ValueError(
+                f"mask must be bool [batch, rows, columns] with batch {frames.shape[0]} (True = hidden), "
+                f"got {mask.dtype} {tuple(mask.shape)}"
+            )
+        (height, width), (rows, columns) = frames.shape[2:], mask.shape[1:]
+        if height % rows or width % columns or height // rows != width // columns:
+            raise ValueError(f"a {rows}x{columns} mask does not cut {height}x{width} frames into square patches")
+        if (height // rows) % self.stride:
+            raise ValueError(
+                f"patches of {height // rows} pixels are not a multiple of the network's stride {self.stride}"
+            )

@@ -1,0 +1,1 @@
+"""Show what a network reconstructs of a video."""

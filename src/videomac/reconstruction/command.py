@@ -1,0 +1,113 @@
+"""`videomac reconstruct`: what a pre-trained network makes of the hidden part of a video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from videomac.config import save_config
+from videomac.data.discovery import VIDEO_SUFFIXES, find_videos
+from videomac.data.transforms import normalize, resize
+from videomac.data.video import Video, VideoError
+from videomac.errors import UserError
+from videomac.models.checkpoint import load_videomac, trained_size
+from videomac.models.masking import random_mask
+from videomac.models.videomac import VideoMAC
+from videomac.reconstruction.config import ReconstructConfig
+from videomac.reconstruction.pairs import MaskedPairs, fitting_size, reconstruct_pairs
+from videomac.reconstruction.pictures import pairs_sheet, reconstruct_frames
+from videomac.utils.device import pick_device
+from videomac.utils.run_dir import claim, table, write_metrics, write_rows
+from videomac.utils.video_writer import write_video
+
+OWNED = ("config.yaml", "metrics.json", "environment.json", "report.html", "metrics.csv", "*.png", "*.mp4")
+FRAMES_AT_ONCE = 16
+
+
+def run(config: ReconstructConfig) -> dict[str, Any]:
+    """Write, for every video, a sheet of pairs (PNG) and the whole clip side by side (mp4): frame, masked, pasted.
+
+    Frames keep their shape: the short side is the one trained with, the long side the nearest multiple of the patch.
+    One mask holds for the whole clip, so that what moves is the video and not the mask.
+
+    Returns:
+        what `metrics.json` holds: the means over the videos.
+
+    Raises:
+        UserError: an unusable checkpoint or video, an out folder in use.
+    """
+    model = load_videomac(config.checkpoint)
+    device = pick_device(config.device)
+    model.to(device).eval()
+    model.mask_ratio = model.mask_ratio if config.mask_ratio is None else config.mask_ratio
+    short_side = config.image_size or trained_size(config.checkpoint)
+    if short_side < model.patch_size:
+        raise UserError(f"image_size {short_side} is smaller than one patch of {model.patch_size} pixels: raise it")
+    videos = find_videos(config.video, config.frame_gap)
+    claim(config.out, OWNED, overwrite=config.overwrite)
+    save_config(config, config.out / "config.yaml")
+    rows = []
+    for video, name in zip(videos, _file_names(videos), strict=True):
+        try:
+            row = _reconstruct_video(video, name, model, short_side, config)
+        except VideoError as error:
+            print(f"skipped {error}")
+            continue
+        rows.append(row)
+        print(f"{row['video']}: loss {row['loss']:.3f} (predicting zero: {row['zero_loss']:.3f})", flush=True)
+    if not rows:
+        raise UserError(f"no video in {config.video} could be read")
+    write_rows(config.out / "metrics.csv", rows)
+    metrics = {key: sum(row[key] for row in rows) / len(rows) for key in ("loss", "zero_loss")}
+    metrics |= {"videos": len(rows), "skipped_videos": len(videos) - len(rows)}
+    write_metrics(config.out, metrics)
+    print(table([(key.replace("_", " "), value) for key, value in metrics.items()]))
+    print(f"sheets (.png) and clips (.mp4) are in {config.out}")
+    return metrics
+
+
+def _reconstruct_video(
+    video: Video, name: str, model: VideoMAC, short_side: int, config: ReconstructConfig
+) -> dict[str, Any]:
+    height, width = video.read([0]).shape[-2:]
+    size = fitting_size(height, width, short_side, model.patch_size)
+    grid = (size[0] // model.patch_size, size[1] // model.patch_size)
+    generator = torch.Generator().manual_seed(config.seed)
+    try:
+        clip_mask = random_mask(1, grid, model.mask_ratio, generator)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    count = min(config.pairs, len(video) - config.frame_gap)
+    firsts = [(2 * k + 1) * (len(video) - config.frame_gap) // (2 * count) for k in range(count)]
+    pair = torch.stack([normalize(resize(video.read([t, t + config.frame_gap]), size)) for t in firsts])
+    labels = tuple(f"{name}, frames {t} and {t + config.frame_gap}" for t in firsts)
+    held_out = MaskedPairs(pair, model.sample_mask(count, size, generator), labels)
+    result = reconstruct_pairs(model, held_out)
+    numbers = f"loss {result.loss:.3f} (predicting zero: {result.zero_loss:.3f})"
+    pairs_sheet(model, held_out, result.output, numbers).save(config.out / f"{name}.png")
+
+    write_video(config.out / f"{name}.mp4", _clip(video, model, size, clip_mask), video.fps)
+    return {"video": video.name, "frames": len(video), "loss": result.loss, "zero_loss": result.zero_loss}
+
+
+def _file_names(videos: list[Video]) -> list[str]:
+    """Return a file name for each video: its name without the suffix, unless two would then be the same."""
+    names = [video.name.replace("/", "_") for video in videos]
+    short = [Path(name).stem if name.endswith(VIDEO_SUFFIXES) else name for name in names]
+    return short if len(set(short)) == len(short) else names
+
+
+@torch.no_grad()
+def _clip(video: Video, model: VideoMAC, size: tuple[int, int], mask: Tensor) -> Iterator[UInt8[Tensor, "3 _ _"]]:
+    """Yield the frames of the side-by-side clip."""
+    device = next(model.parameters()).device
+    for start in range(0, len(video), FRAMES_AT_ONCE):
+        frames = normalize(resize(video.read(range(start, min(start + FRAMES_AT_ONCE, len(video)))), size)).to(device)
+        masks = mask.expand(len(frames), -1, -1).to(device)
+        pictures = reconstruct_frames(frames, model.online(frames, masks), masks, norm_pix_loss=model.norm_pix_loss)
+        yield from pictures.side_by_side()

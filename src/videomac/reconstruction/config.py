@@ -1,0 +1,41 @@
+"""The options of `reconstruct`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from videomac.config import require_at_least, require_mask_ratio
+
+
+@dataclass
+class ReconstructConfig:
+    """Show what a pre-trained network reconstructs of a video: sheets of pairs and a side-by-side mp4."""
+
+    checkpoint: Path
+    """Run folder, checkpoint (.ckpt), or the authors' mac-*.pth."""
+    video: Path
+    """Video file, folder of frames, or folder of several videos."""
+    out: Path
+    """Folder for the pictures and clips."""
+    pairs: int = 4
+    """Pairs of frames on a video's sheet."""
+    mask_ratio: float | None = None
+    """Share of the patches to hide, if not the one trained with."""
+    image_size: int | None = None
+    """Short side of the frames in pixels, if not the one trained with; the long side keeps the frame's shape."""
+    frame_gap: int = 1
+    """Distance between the two frames of a pair, in frames."""
+    seed: int = 0
+    """Seed of the masks."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto."""
+    overwrite: bool = False
+    """Replace what an earlier call left in the out folder."""
+
+    def __post_init__(self) -> None:
+        """Put paths into their final form and refuse what cannot work."""
+        self.checkpoint, self.video, self.out = Path(self.checkpoint), Path(self.video), Path(self.out)
+        require_at_least(self, 1, "pairs", "frame_gap")
+        if self.mask_ratio is not None:
+            require_mask_ratio(self.mask_ratio)

@@ -1,0 +1,1 @@
+"""Pre-training, and what every training has in common."""

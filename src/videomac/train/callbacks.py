@@ -1,0 +1,252 @@
+"""What happens around the optimizer steps of a run: curves, pictures, checkpoints, a clean stop, a progress bar.
+
+All of them act after an optimizer step, in the order of `run_callbacks`: the numbers of the step are written before the
+checkpoint that vouches for them.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_warn
+
+from videomac.train.diagnostics import CollapseWatch
+from videomac.train.module import TrainModule
+from videomac.utils.io import written_at_once
+
+if TYPE_CHECKING:
+    pass
+
+from videomac.utils.run_dir import read_rows
+
+COLUMNS = (
+    *("step", "epoch", "loss", "online_loss", "target_loss", "consistency_loss", "feature_std"),
+    *("learning_rate", "momentum", "skipped_pairs", "held_out_loss"),
+)
+"""Columns of `metrics.csv`: nothing that depends on the clock, so that equal runs leave equal files."""
+
+
+class StepCallback(Callback):
+    """A callback that acts after each optimizer step, not after each micro-batch."""
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Call `on_step` if this micro-batch completed an optimizer step."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.on_step(trainer, module)
+
+    def on_step(self, trainer: Trainer, module: Any) -> None:
+        """Act after optimizer step number `trainer.global_step` (from 1)."""
+
+
+class Throughput(StepCallback):
+    """Measures samples per second and the share of time spent waiting for data.
+
+    Last in the order, so that writing and drawing does not count as waiting.
+    """
+
+    def __init__(self, unit: str = "pairs") -> None:
+        self.unit = unit
+        self.rate = self.data_wait = 0.0
+        self._steps = 0
+        self._began = self._ended = self._waited = 0.0
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        """Start the clock."""
+        self._ended = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        """Count the time since the last micro-batch as waiting."""
+        self._waited += time.perf_counter() - self._ended
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Note when the micro-batch ended."""
+        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+        self._ended = time.perf_counter()
+
+    def on_step(self, trainer: Trainer, module: TrainModule) -> None:
+        """Average over this session, without its first step, which waits for the workers to start."""
+        now = time.perf_counter()
+        self._steps += 1
+        if self._steps == 1:
+            self._began, self._waited = now, 0.0
+        else:
+            self.rate = (self._steps - 1) * module.config.global_batch_size / (now - self._began)
+            self.data_wait = self._waited / (now - self._began)
+
+
+class MetricsLogger(StepCallback):
+    """Writes a row of `metrics.csv` and the loggers' scalars after each optimizer step, and watches for collapse."""
+
+    def __init__(self, path: Path, speed: Throughput, columns: Sequence[str] = COLUMNS) -> None:
+        self.path, self.speed, self.columns = path, speed, columns
+        self.watch = CollapseWatch()
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        """Drop rows that an interrupted run wrote after its last checkpoint."""
+        if not trainer.is_global_zero:
+            return
+        rows = read_rows(self.path, last_step=trainer.global_step) if self.path.exists() else []
+        with written_at_once(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def on_step(self, trainer: Trainer, module: TrainModule) -> None:
+        """Write and log."""
+        if not trainer.is_global_zero:
+            return
+        epoch = (trainer.global_step - 1) // module.data.steps_per_epoch + 1
+        row = {"step": trainer.global_step, "epoch": epoch, **module.metrics}
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns, extrasaction="ignore", lineterminator="\n").writerow(row)
+        scalars = {**module.metrics, "epoch": epoch, f"{self.speed.unit}_per_second": self.speed.rate}
+        scalars["data_wait_share"] = self.speed.data_wait
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars, step=trainer.global_step)
+        spread = module.metrics.get("feature_std")
+        if spread is not None and (warning := self.watch.update(spread, trainer.global_step)):
+            rank_zero_warn(warning)
+
+
+class Checkpoints(StepCallback):
+    """Writes `checkpoints/last.ckpt` at epochs' ends, every so many minutes or steps, and keeps some epochs' files."""
+
+    def __init__(self, folder: Path, *, minutes: float, steps: int, keep_epochs: int) -> None:
+        self.folder = folder
+        self.minutes, self.steps, self.keep_epochs = minutes, steps, keep_epochs
+        self._saved_at = time.monotonic()
+        self.saved_step = 0
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        """Start the clock."""
+        self._saved_at, self.saved_step = time.monotonic(), trainer.global_step
+
+    def on_step(self, trainer: Trainer, module: TrainModule) -> None:
+        """Save if it is time to."""
+        step, steps_per_epoch = trainer.global_step, module.data.steps_per_epoch
+        epoch = step // steps_per_epoch if step % steps_per_epoch == 0 else 0
+        late = self.minutes > 0 and time.monotonic() - self._saved_at > 60 * self.minutes
+        if trainer.world_size > 1:  # the processes' clocks differ
+            late = trainer.strategy.broadcast(late)
+        if epoch or late or (self.steps and step % self.steps == 0):
+            self.save(trainer)
+        if epoch and self.keep_epochs and epoch % self.keep_epochs == 0 and trainer.is_global_zero:
+            kept = self.folder / f"epoch-{epoch:04d}.ckpt"
+            with written_at_once(kept) as temporary:
+                temporary.unlink()
+                _link_or_copy(self.folder / "last.ckpt", temporary)
+
+    def save(self, trainer: Trainer) -> None:
+        """Replace `last.ckpt` at once; every process must call this."""
+        path = self.folder / "last.ckpt"
+        if trainer.is_global_zero:
+            with written_at_once(path) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(path)
+        self._saved_at, self.saved_step = time.monotonic(), trainer.global_step
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)  # last.ckpt is replaced by renaming, never written into
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+class GracefulStop(StepCallback):
+    """On Ctrl-C or SIGTERM: finish the optimizer step, save, and end the run; a second Ctrl-C ends it at once."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.received: signal.Signals | None = None
+        self.stopped = False
+        self._previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        """Take over both signals; the trainer's own handlers would not wait for the end of a step."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt("stopped at once, without saving")
+        self.received = signal.Signals(number)
+
+    def on_step(self, trainer: Trainer, module: TrainModule) -> None:
+        """Save and stop if any process was told to."""
+        stop = self.received is not None
+        if trainer.world_size > 1:
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
+            if self.checkpoints.saved_step != trainer.global_step:
+                self.checkpoints.save(trainer)
+            self.stopped = trainer.global_step < module.data.total_steps
+            trainer.should_stop = True
+
+    def teardown(self, trainer: Trainer, module: Any, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+
+class Bar(TQDMProgressBar):
+    """One bar for the whole run: steps, time left, epoch, loss, samples per second, waiting for data."""
+
+    def __init__(self, speed: Throughput, title: str) -> None:
+        super().__init__()
+        self.speed, self.title = speed, title
+
+    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
+        """Name the bar and let a resumed run's rate count from where it resumed."""
+        super().on_train_epoch_start(trainer, *args)
+        bar = self.train_progress_bar
+        bar.set_description(self.title, refresh=False)
+        bar.initial = bar.n = bar.last_print_n = trainer.global_step * trainer.accumulate_grad_batches
+
+    def get_metrics(self, trainer: Trainer, module: Any) -> dict[str, Any]:
+        """Return what stands at the end of the bar."""
+        return progress(trainer, module, self.speed) if module.metrics else {}
+
+
+class ProgressLines(StepCallback):
+    """The bar's stand-in where the output is no terminal: about twenty lines over the whole run."""
+
+    def __init__(self, speed: Throughput) -> None:
+        self.speed = speed
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        """Start the clock."""
+        self._began, self._first_step = time.monotonic(), trainer.global_step
+
+    def on_step(self, trainer: Trainer, module: TrainModule) -> None:
+        """Print a line at the first step and after each twentieth of the run."""
+        step, total = trainer.global_step, module.data.total_steps
+        if not trainer.is_global_zero or (step > 1 and step * 20 // total == (step - 1) * 20 // total):
+            return
+        left = (time.monotonic() - self._began) / (step - self._first_step) * (total - step)
+        shown = progress(trainer, module, self.speed) | {"left": timedelta(seconds=round(left))}
+        print(f"step {step}/{total}, " + ", ".join(f"{key} {value}" for key, value in shown.items()), flush=True)
+
+
+def progress(trainer: Trainer, module: TrainModule, speed: Throughput) -> dict[str, Any]:
+    """Return what the bar and the lines show beside the steps."""
+    return {
+        "epoch": f"{(trainer.global_step - 1) // module.data.steps_per_epoch + 1}/{module.config.epochs}",
+        "loss": f"{module.metrics['loss']:.3f}",
+        f"{speed.unit}/s": f"{speed.rate:.1f}",
+        "data wait": f"{speed.data_wait:.0%}",
+    }

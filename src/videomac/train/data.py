@@ -1,0 +1,62 @@
+"""The training pairs of a run, in the order in which the run takes them."""
+
+from __future__ import annotations
+
+import hashlib
+
+from videomac.data.cache import cache_in_memory
+from videomac.data.discovery import find_videos, select_hours
+from videomac.data.loader import TrainingData
+from videomac.data.pairs import FramePairs
+from videomac.data.split import split_held_out
+from videomac.data.transforms import PairTransform
+from videomac.errors import UserError
+from videomac.models.masking import MaskSampler
+from videomac.models.videomac import VideoMAC
+from videomac.train.config import PretrainConfig
+
+
+class PretrainingData(TrainingData):
+    """Finds the videos, sets the held-out pairs aside, and makes loaders that start at any optimizer step.
+
+    Args:
+        config: the options.
+        model: tells the patch size.
+
+    Raises:
+        UserError: no usable video, too few pairs for one batch, an image size that the patches do not divide.
+    """
+
+    def __init__(self, config: PretrainConfig, model: VideoMAC) -> None:
+        height, width = config.size
+        patch = model.patch_size
+        if height % patch or width % patch:
+            raise UserError(
+                f"image_size {height}x{width} does not divide into patches of {patch} pixels: "
+                f"take multiples of {patch}, such as {_nearest(height, patch)}x{_nearest(width, patch)}"
+            )
+        skipped: list[str] = []
+        videos = find_videos(config.data, config.frame_gap, skipped)
+        if config.hours is not None:
+            videos = select_hours(videos, config.hours, config.seed)
+        if config.cache:
+            videos = cache_in_memory(videos, config.cache)
+        training, self.held_out = split_held_out(videos, config.held_out, config.frame_gap)
+        transform = PairTransform(config.size, scale=config.crop_scale, augmentation=config.augmentation)
+        pairs = FramePairs(
+            training,
+            frame_gap=config.frame_gap,
+            transform=transform,
+            sample_mask=MaskSampler((height // patch, width // patch), config.mask_ratio, config.symmetric),
+            seed=config.seed,
+        )
+        self.num_videos = len(videos)
+        self.num_skipped = len(skipped)
+        # The videos' names and lengths, wherever they lie.
+        names = "\n".join(f"{video.name} {len(video)}" for video in videos)
+        identity = {"videos": len(videos), "names": hashlib.sha256(names.encode()).hexdigest()}
+        super().__init__(pairs, len(pairs), config, identity=identity, unit="training pairs")
+
+
+def _nearest(side: int, patch: int) -> int:
+    return max(1, round(side / patch)) * patch

@@ -1,0 +1,1 @@
+"""What every part of the package needs and none of them is about."""

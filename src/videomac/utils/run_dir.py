@@ -1,0 +1,85 @@
+"""The out folder of a command: who may write into it, and what every command leaves there."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videomac.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+def claim(out: Path, owned: Sequence[str], *, overwrite: bool) -> None:
+    """Make the out folder ready for a new run.
+
+    Args:
+        out: the folder; made if missing.
+        owned: patterns of the files and folders that such a run makes, relative to `out`.
+        overwrite: delete those of an earlier run. Nothing else in the folder is touched.
+
+    Raises:
+        UserError: the folder holds a run already, or cannot be made.
+    """
+    found = sorted({path for pattern in owned for path in out.glob(pattern)})
+    if found and not overwrite:
+        raise UserError(f"{out} already holds a run ({found[0].name}): choose another --out, or pass --overwrite")
+    for path in found:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the out folder {out}: {error.strerror}") from error
+
+
+def write_metrics(out: Path, metrics: Mapping[str, Any]) -> None:
+    """Write the final numbers to `metrics.json`, and where they were made to `environment.json`."""
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+
+
+def environment() -> dict[str, str | int]:
+    """Versions and hardware, which may move the last digits; nothing that names the machine or its user."""
+    import torch
+
+    versions = {name: importlib.metadata.version(name) for name in ("videomac", "torch", "timm", "lightning", "numpy")}
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processors": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else str(accelerator or "none"),
+    }
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table of equal rows as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def table(rows: Sequence[tuple[str, Any]]) -> str:
+    """Return a two-column table for the terminal; floats with four significant digits."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(
+        f"  {name:<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}" for name, value in rows
+    )
+
+
+def read_rows(path: Path, last_step: int) -> list[dict[str, str]]:
+    """Read the complete rows of a `metrics.csv` up to a step."""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
+    return [row for row in rows if row["step"].isdigit() and int(row["step"]) <= last_step]

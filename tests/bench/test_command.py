@@ -1,0 +1,91 @@
+"""The bench command and the floor it compares with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from videomac.bench.command import encoder_row, paired, peak_bytes, run
+from videomac.bench.config import BenchConfig
+from videomac.bench.roofline import Ceilings, floor_by_stage, floor_seconds
+from videomac.errors import UserError
+
+CEILINGS = Ceilings(flops=1e9, bytes=1e12)
+
+
+class TwoLayers(nn.Module):
+    """A convolution and a linear layer whose costs can be worked out by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4, bias=False)
+        self.head = nn.Linear(8, 16)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.stem(x).permute(0, 2, 3, 1))
+
+
+def test_floor_by_hand() -> None:
+    frames = torch.zeros(1, 3, 8, 8)
+    stages = floor_by_stage(TwoLayers(), frames, CEILINGS, torch.float32)
+    # 2 x 2 positions; forward once and backward twice, a multiplication and an addition each.
+    assert stages == pytest.approx({"stem": 3 * 2 * 4 * 8 * 48 / 1e9, "head": 3 * 2 * 4 * 16 * 8 / 1e9})
+    slow_memory = Ceilings(flops=1e15, bytes=1e6)
+    stages = floor_by_stage(TwoLayers(), frames, slow_memory, torch.bfloat16)
+    assert stages["stem"] == pytest.approx((3 * 3 * 64 + 2 * 8 * 4) * 2 / 1e6)
+
+
+def test_floor_counts_what_timm_says() -> None:
+    """4.1 billion multiplications of a ResNet-50 at 224 pixels, without the classifier."""
+    network = timm.create_model("resnet50", num_classes=0)
+    arithmetic = Ceilings(flops=1.0, bytes=float("inf"))
+    assert floor_seconds(network, torch.zeros(1, 3, 224, 224), arithmetic, torch.float32) / 6 == pytest.approx(
+        4.09e9, rel=0.01
+    )
+
+
+def test_peak_counts_tensors() -> None:
+    module = nn.Linear(1, 1)
+    held: list[torch.Tensor] = []
+
+    def step() -> None:
+        temporary = torch.empty(3 * 2**20, dtype=torch.uint8)
+        del temporary
+        held.append(torch.empty(2**20, dtype=torch.uint8))
+
+    assert peak_bytes(step, module, torch.device("cpu")) == pytest.approx(3 * 2**20, rel=0.01)
+
+
+def test_steps_take_turns() -> None:
+    order: list[str] = []
+    times = paired({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, torch.device("cpu"))
+    assert order == ["a", "b"] * 3 and len(times["a"]) == 2
+
+
+def test_blocks_need_less_memory_than_the_masked_frame(tmp_path: Path) -> None:
+    config = BenchConfig(out=tmp_path, image_size=128, batch=4, rounds=1, threads=0)
+    row = encoder_row("resnet18", config, torch.device("cpu"), CEILINGS)
+    assert row.memory["blocks"] < row.memory["masked"]
+    assert set(row.seconds) == {"blocks", "masked", "dense"}
+
+
+def test_command_leaves_table_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"backbones": ["resnet18"], "steps": ["resnet18"], "image_size": 64, "batch": 2, "rounds": 1}
+    result = run(BenchConfig(out=tmp_path / "bench", threads=0, **options))  # type: ignore[arg-type]
+    table = (tmp_path / "bench" / "table.md").read_text()
+    assert [row["what"] for row in result["rows"]][:2] == ["resnet18", "resnet18, whole step"]
+    assert table.count("\n| ") == 5 and "pairs/s" in table and table.splitlines()[0] in capsys.readouterr().out
+    assert json.loads((tmp_path / "bench" / "metrics.json").read_text())["rows"][0]["seconds"]["blocks"] > 0
+    with pytest.raises(UserError, match="already holds a run"):
+        run(BenchConfig(out=tmp_path / "bench"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="sees no GPU"):
+        run(BenchConfig(out=tmp_path, device="cuda"))

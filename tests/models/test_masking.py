@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from videomac.models.masking import num_visible, random_mask
+
+
+@pytest.mark.parametrize(
+    ("patches", "ratio", "visible"),
+    [(49, 0.75, 12), (49, 0.0, 49), (10, 0.9, 1), (196, 0.75, 49), (100, 0.65, 35), (20, 0.95, 1), (30, 0.1, 27)],
+)
+def test_number_of_visible_patches(patches: int, ratio: float, visible: int) -> None:
+    assert num_visible(patches, ratio) == visible
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5, float("nan")])
+def test_ratio_outside_its_range_is_refused(ratio: float) -> None:
+    with pytest.raises(ValueError, match="at least 0 and below 1"):
+        random_mask(2, (7, 7), ratio)
+
+
+def test_nothing_visible_is_refused() -> None:
+    with pytest.raises(ValueError, match="none of 4 patches visible"):
+        random_mask(2, (2, 2), 0.9)
+
+
+def test_every_sample_hides_the_same_number_but_other_patches() -> None:
+    mask = random_mask(64, (5, 7), 0.75, torch.Generator().manual_seed(0))
+    assert mask.shape == (64, 5, 7)
+    assert mask.dtype == torch.bool
+    assert (~mask).flatten(1).sum(1).tolist() == [8] * 64
+    assert len({tuple(sample.flatten().tolist()) for sample in mask}) > 60
+
+
+def test_every_patch_is_hidden_equally_often() -> None:
+    mask = random_mask(20_000, (3, 4), 0.75, torch.Generator().manual_seed(1))
+    # Standard error of each frequency: sqrt(.75 * .25 / 20000) = 0.003.
+    torch.testing.assert_close(mask.double().mean(0), torch.full((3, 4), 0.75).double(), atol=0.015, rtol=0)
+
+
+def test_generator_decides_and_the_global_seed_is_left_alone() -> None:
+    state = torch.get_rng_state()
+    first = random_mask(4, (7, 7), generator=torch.Generator().manual_seed(3))
+    again = random_mask(4, (7, 7), generator=torch.Generator().manual_seed(3))
+    other = random_mask(4, (7, 7), generator=torch.Generator().manual_seed(4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_ratio_zero_hides_nothing() -> None:
+    assert not random_mask(2, (7, 7), 0.0).any()

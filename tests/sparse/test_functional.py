@@ -1,0 +1,209 @@
+"""Every way to exchange values between blocks, each forced, against the plain layer on the whole frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from videomac.models.masking import random_mask
+from videomac.sparse import Blocks, LayoutSlot
+from videomac.sparse import triton_kernels as kernels
+from videomac.sparse.blocks import Halo
+from videomac.sparse.canvas import MaskedCanvas
+from videomac.sparse.functional import DepthwiseConvolution, Windows, as_rows
+from videomac.sparse.layers import HaloConv2d, HaloConv2dSame, PatchConv2d
+
+WINDOWS, COLUMNS = 0, 10**6
+
+
+def layout(batch: int = 3, grid: tuple[int, int] = (3, 4), ratio: float = 0.5) -> Blocks:
+    return Blocks(random_mask(batch, grid, ratio, generator=torch.Generator().manual_seed(1)))
+
+
+def aware(convolution: nn.Conv2d, same: bool = False) -> HaloConv2d:
+    convolution.__class__ = HaloConv2dSame if same else HaloConv2d
+    assert isinstance(convolution, HaloConv2d)
+    convolution.slot = LayoutSlot()
+    return convolution
+
+
+def on_the_frame(layer: HaloConv2d, x: Tensor, blocks: Blocks) -> Tensor:
+    """Autograd's own derivative of the plain layer on the whole frame, hidden cells being 0."""
+    return blocks.from_canvas(layer.parent_forward(blocks.to_canvas(x)))
+
+
+def gradients(output: Tensor, layer: nn.Module, x: Tensor) -> list[Tensor]:
+    handed = torch.randn(output.shape, generator=torch.Generator().manual_seed(2), dtype=output.dtype)
+    return [output, *torch.autograd.grad(output, [x, *layer.parameters()], handed)]
+
+
+@pytest.mark.parametrize("columns_up_to", [WINDOWS, COLUMNS], ids=["windows", "columns"])
+@pytest.mark.parametrize(
+    ("size", "kernel", "options", "same"),
+    [
+        (8, 3, {"padding": 1}, False),
+        (4, 3, {"padding": 1, "bias": False}, False),
+        (2, 3, {"padding": 1}, False),
+        (1, 3, {"padding": 1}, False),
+        (1, 5, {"padding": 2}, False),
+        (8, 3, {"padding": 1, "stride": 2}, False),
+        (2, 3, {"padding": 1, "stride": 2}, False),
+        (2, 3, {"padding": 2, "dilation": 2}, False),
+        (4, (3, 1), {"padding": (1, 0)}, False),
+        (4, 4, {"stride": 2}, True),
+        (2, 5, {"stride": 2}, True),
+    ],
+)
+def test_convolution_equals_the_whole_frame(
+    columns_up_to: int, size: int, kernel: Any, options: dict[str, Any], same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HaloConv2d, "columns_up_to", columns_up_to)
+    torch.manual_seed(0)
+    blocks = layout()
+    layer = aware(nn.Conv2d(5, 7, kernel, **options).double(), same)
+    x = torch.randn(len(blocks), 5, size, size, dtype=torch.float64, requires_grad=True)
+    got = gradients(layer.on_blocks(x, blocks), layer, x)
+    for ours, plain in zip(got, gradients(on_the_frame(layer, x, blocks), layer, x), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("canvas_above", [0.0, 1e9], ids=["canvas", "windows"])
+@pytest.mark.parametrize(("size", "kernel"), [(8, 7), (4, 7), (2, 7), (1, 7), (2, 3), (3, 5)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_depthwise_equals_the_whole_frame(
+    canvas_above: float, size: int, kernel: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HaloConv2d, "canvas_above", canvas_above)
+    torch.manual_seed(0)
+    blocks = layout(batch=5)  # 30 blocks: more than the weight's gradient takes at once
+    layer = aware(nn.Conv2d(6, 6, kernel, padding=kernel // 2, groups=6, bias=bias).double())
+    x = torch.randn(len(blocks), 6, size, size, dtype=torch.float64, requires_grad=True)
+    got = gradients(layer.on_blocks(x, blocks), layer, x)
+    for ours, plain in zip(got, gradients(on_the_frame(layer, x, blocks), layer, x), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "options"),
+    [
+        (4, 1, {}),
+        (1, 1, {"bias": False}),
+        (4, 1, {"stride": 2}),
+        (8, 4, {"stride": 4}),
+        (4, 2, {"stride": 2, "bias": False}),
+        (4, (1, 2), {"stride": (2, 2)}),
+        (4, 1, {"stride": 2, "groups": 5}),
+    ],
+)
+def test_a_kernel_inside_its_stride_equals_the_whole_frame(size: int, kernel: Any, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    blocks = layout()
+    layer = nn.Conv2d(5, 10, kernel, **options).double()
+    assert PatchConv2d.fits(layer)
+    x = torch.randn(len(blocks), 5, size, size, dtype=torch.float64, requires_grad=True)
+    plain = gradients(blocks.from_canvas(layer(blocks.to_canvas(x))), layer, x)
+    layer.__class__ = PatchConv2d
+    assert isinstance(layer, PatchConv2d)
+    canvas = blocks.from_canvas(layer.on_canvas(blocks.to_canvas(x), MaskedCanvas(torch.zeros(3, 3, 4).bool())))
+    for output in (layer.on_blocks(x, blocks), canvas):
+        for ours, expected in zip(gradients(output, layer, x), plain, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [(3, {"stride": 2}), (1, {"groups": 5}), (1, {"padding": 1}), (2, {"stride": 4, "dilation": 2})],
+)
+def test_other_kernels_are_not_patches(kernel: int, options: dict[str, Any]) -> None:
+    assert not PatchConv2d.fits(nn.Conv2d(5, 5, kernel, **options))
+
+
+def test_depthwise_with_an_even_kernel() -> None:
+    """Its halo differs between left and right, and the turned kernel's is the other way round."""
+    torch.manual_seed(0)
+    blocks = layout()
+    layer = aware(nn.Conv2d(6, 6, 4, groups=6, bias=False).double(), same=True)
+    x = torch.randn(len(blocks), 6, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert layer.halo().turned() != layer.halo()
+    got = gradients(layer.on_blocks(x, blocks), layer, x)
+    for ours, plain in zip(got, gradients(on_the_frame(layer, x, blocks), layer, x), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "halo"), [(4, Halo(1, 1, 1, 1)), (1, Halo(3, 2, 1, 3)), (2, Halo(0, 3, 2, 0))])
+def test_windows_hand_gradients_back(size: int, halo: Halo) -> None:
+    """As autograd does for a plain selection of rows."""
+    blocks = layout()
+    rows = torch.randn(len(blocks) * size * size, 4, dtype=torch.float64, requires_grad=True)
+    table = blocks.window_table(size, halo)
+    windows = Windows.apply(rows, 0.0, table, blocks.window_inverse(size, halo))
+    plain = torch.cat([rows, rows.new_zeros(1, 4)])[table]
+    handed = torch.randn_like(plain)
+    assert torch.equal(windows, plain)
+    for ours, theirs in zip(
+        torch.autograd.grad(windows, rows, handed), torch.autograd.grad(plain, rows, handed), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_two_runs_give_the_same_bits() -> None:
+    blocks = layout(batch=4, grid=(7, 7), ratio=0.75)
+    for layer, size in ((nn.Conv2d(32, 32, 7, padding=3, groups=32), 8), (nn.Conv2d(32, 32, 3, padding=1), 2)):
+        layer, x = aware(layer), torch.randn(len(blocks), 32, size, size, requires_grad=True)
+        first, second = (gradients(layer.on_blocks(x, blocks), layer, x) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed")
+@pytest.mark.parametrize(
+    ("size", "channels", "kernel", "bias"), [(4, 40, 7, True), (1, 24, 7, False), (2, 33, 5, True), (3, 16, 3, True)]
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_fused_kernels(size: int, channels: int, kernel: int, bias: bool, dtype: torch.dtype, tolerance: float) -> None:
+    """On the GPU, or in Triton's interpreter; against float64 of the same rounded inputs."""
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    blocks = layout(batch=2)
+    reach = kernel // 2
+    table = blocks.window_table(size, Halo(reach, reach, reach, reach))
+    rows, gradient = (torch.randn(len(blocks) * size * size, channels).to(dtype) for _ in range(2))
+    weight, offset = torch.randn(channels, 1, kernel, kernel).to(dtype), torch.randn(channels).to(dtype)
+    exact_rows, exact_weight = rows.double().requires_grad_(), weight.double().requires_grad_()
+    tables = table, None, None, blocks.frames(size)
+    exact = DepthwiseConvolution.apply(exact_rows, exact_weight, offset.double() if bias else None, *tables)
+    exact.backward(gradient.double())
+    rows, gradient, weight, offset, table = (t.to(device) for t in (rows, gradient, weight, offset, table))
+    output = kernels.depthwise(rows, weight, offset if bias else None, table)
+    of_rows = kernels.depthwise(gradient, weight.flip(2, 3), None, table)
+    of_weight = kernels.depthwise_weight_gradient(rows, gradient, weight, table)
+    for ours, truth in ((output, exact), (of_rows, exact_rows.grad), (of_weight, exact_weight.grad)):
+        assert ours.dtype == dtype
+        assert (ours.cpu().double() - truth).abs().max() <= tolerance * truth.abs().max()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", ["convnextv2_atto", "resnet18"])
+def test_blocks_equal_masked_on_the_gpu(name: str) -> None:
+    """The whole encoder in float32 without TF32, forward and backward, and the same bits twice."""
+    from tests.sparse.test_engine import build
+    from videomac import SparseEncoder
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    results = {}
+    for mode in ("blocks", "masked"):
+        encoder = SparseEncoder(build(name), mode=mode).float().cuda().eval()
+        frames = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(3)).cuda()
+        mask = random_mask(4, (7, 7), 0.75, generator=torch.Generator().manual_seed(4))
+        features = encoder(frames, mask)
+        features.square().sum().backward()
+        results[mode] = [features, *(p.grad for p in encoder.parameters() if p.grad is not None)]
+    for ours, reference in zip(results["blocks"], results["masked"], strict=True):
+        assert (ours - reference).norm() <= 1e-3 * reference.norm()
+
+
+def test_as_rows_is_a_view_of_channels_last() -> None:
+    images = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    assert as_rows(images).data_ptr() == images.data_ptr()

@@ -1,0 +1,107 @@
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from videomac import cli
+from videomac.config import FREE_ON_RESUME, as_plain, as_size, changed_keys, save_config
+from videomac.errors import UserError
+from videomac.train.config import PretrainConfig
+
+
+def config(**options) -> PretrainConfig:
+    return PretrainConfig(**{"data": "videos", "backbone": "resnet18", "out": "out", **options})
+
+
+def test_the_defaults_are_the_papers():
+    c = config()
+    assert (c.size, c.mask_ratio, c.symmetric, c.frame_gap) == ((224, 224), 0.75, True, 1)
+    assert (c.decoder_depth, c.decoder_width, c.gamma, c.norm_pix_loss) == (1, 512, 1.0, True)
+    assert (c.augmentation, c.crop_scale) == ("spatial", (0.2, 1.0))
+    assert c.base_lr * c.global_batch_size / 256 == pytest.approx(2e-3)
+    assert (c.global_batch_size, c.betas, c.weight_decay, c.epochs, c.warmup) == (512, (0.9, 0.95), 0.05, 100, 10)
+    assert (c.momentum, c.target_gradient, c.preset) == (0.996, False, "paper")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mask_ratio": 1}, "mask_ratio"),
+        ({"mask_ratio": 0}, "mask_ratio"),
+        ({"image_size": (224,)}, "image_size"),
+        ({"image_size": 0}, "image_size"),
+        ({"crop_scale": (1.0, 0.2)}, "crop_scale"),
+        ({"frame_gap": 0}, "frame_gap"),
+        ({"epochs": 0}, "epochs"),
+        ({"hours": 0}, "hours"),
+        ({"devices": 0}, "devices"),
+        ({"epochs": 5, "warmup_epochs": 6}, "warmup_epochs"),
+        ({"drop_path": 1.5}, "drop_path"),
+        ({"resume": True, "overwrite": True}, "resume and overwrite"),
+        ({"online_loss": False, "consistency_loss": False}, "nothing would train"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(options, words):
+    with pytest.raises(UserError, match=words):
+        config(**options)
+
+
+def test_a_short_run_warms_up_for_a_tenth():
+    assert config(epochs=30).warmup == 3
+    assert config(epochs=800).warmup == 10
+    assert config(epochs=30, warmup_epochs=1).warmup == 1
+
+
+def test_image_size_is_height_and_width():
+    assert as_size(96) == (96, 96)
+    assert config(image_size=[160, 224]).size == (160, 224)
+
+
+def test_the_saved_config_is_read_back_as_the_same_run(tmp_path: Path):
+    before = config(image_size=(160, 224), hours=1.5, trainer={"accelerator": "cpu"}, overwrite=True)
+    save_config(before, tmp_path / "config.yaml")
+    assert changed_keys(before, tmp_path / "config.yaml") == []
+    assert "overwrite: false" in (tmp_path / "config.yaml").read_text()
+
+
+def test_only_keys_that_change_the_numbers_are_named(tmp_path: Path):
+    save_config(config(), tmp_path / "config.yaml")
+    assert changed_keys(config(resume=True, workers=0, out="moved", save_steps=3), tmp_path / "config.yaml") == []
+    assert changed_keys(config(resume=True, seed=1, gamma=0.5), tmp_path / "config.yaml") == ["gamma", "seed"]
+    assert set(as_plain(config())) > FREE_ON_RESUME
+
+
+def test_an_unreadable_config_is_an_error_that_names_the_file(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("data: [")
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        changed_keys(config(), tmp_path / "config.yaml")
+
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs" / "pretrain").glob("*.yaml"))
+
+
+def test_there_is_a_config_for_every_backbone_of_the_paper():
+    backbones = {cli.parse("pretrain", ["--config", str(path)]).backbone for path in CONFIGS}
+    assert backbones == {
+        *("resnet18", "resnet50", "convnextv2_tiny", "convnextv2_small", "convnextv2_small_isotropic"),
+        "convnext_tiny_no_layer_scale",
+    }
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_parses_and_its_model_can_be_built(path: Path):
+    from videomac.train.pretrain import build_model
+
+    config = cli.parse("pretrain", ["--config", str(path)])
+    assert config.base_lr * config.global_batch_size / 256 in (2e-3, 1e-3)
+    assert path.stem in config.out.name
+    model = build_model(config)
+    grid = 14 if "isotropic" in path.stem else 7
+    assert model.patch_size * grid == 224
+
+
+def test_the_readme_of_the_configs_names_every_file_and_only_options_that_exist():
+    readme = (CONFIGS[0].parents[1] / "README.md").read_text()
+    assert all(f"`{path.stem}`" in readme for path in CONFIGS)
+    assert set(re.findall(r"--(\w+)", readme)) <= {field.name for field in fields(PretrainConfig)} | {"config"}

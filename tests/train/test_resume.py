@@ -1,0 +1,94 @@
+"""An interrupted and resumed run equals an uninterrupted one to the last bit, however it was interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from videomac.utils.io import read_torch
+
+
+def command(clips: Path, out: Path) -> list[str]:
+    """BatchNorm buffers, drop path and accumulation, two data workers, 12 steps in two epochs."""
+    flags = {
+        **{"data": clips, "backbone": "test_resnet", "out": out, "image_size": 64, "mask_ratio": 0.5},
+        **{"decoder_width": 16, "epochs": 2, "warmup_epochs": 0.5, "global_batch_size": 14, "accumulate": 2},
+        **{"base_lr": 8e-2, "drop_path": 0.3, "workers": 2, "held_out": 2, "trainer.accelerator": "cpu"},
+    }
+    return [sys.executable, "-m", "videomac", "pretrain", *(f"--{key}={value}" for key, value in flags.items())]
+
+
+def run_until(arguments: list[str], line: str, number: signal.Signals) -> tuple[int, str]:
+    """Start a run, send its whole process group a signal when a line appears, and return status and stderr."""
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    for printed in process.stdout:
+        if printed.startswith(line):
+            os.killpg(process.pid, number)
+            break
+    _, errors = process.communicate()
+    return process.returncode, errors
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(clips, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
+    subprocess.run(command(clips, out), check=True, stdout=subprocess.DEVNULL)
+    return out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_run_killed_in_the_middle_of_an_epoch_resumes_to_the_last_bit(uninterrupted, clips, tmp_path):
+    out = tmp_path / "run"
+    status, _ = run_until([*command(clips, out), "--save_steps=2"], "step 4/12", signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    done = read_torch(out / "checkpoints" / "last.ckpt")["global_step"]
+    assert done < 12 and done % 6, "the run was to be killed within an epoch"
+    subprocess.run([*command(clips, out), "--resume"], check=True, stdout=subprocess.DEVNULL)
+    assert_equal_runs(uninterrupted, out)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_saves_first(uninterrupted, clips, tmp_path, number):
+    out = tmp_path / "run"
+    status, errors = run_until(command(clips, out), "step 2/12", number)
+    step = read_torch(out / "checkpoints" / "last.ckpt")["global_step"]
+    assert status == 130
+    assert f"stopped at step {step} of 12, which is saved" in errors and "--resume" in errors
+    assert "Traceback" not in errors
+    if number == signal.SIGTERM:
+        subprocess.run([*command(clips, out), "--resume", "--workers=0"], check=True, stdout=subprocess.DEVNULL)
+        assert_equal_runs(uninterrupted, out)
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    """Equal bits: curves, both networks with their buffers, optimizer, exported weights."""
+    assert (a / "metrics.csv").read_text() == (b / "metrics.csv").read_text()
+    assert (a / "backbone" / "model.safetensors").read_bytes() == (b / "backbone" / "model.safetensors").read_bytes()
+    first, second = (read_torch(out / "checkpoints" / "last.ckpt") for out in (a, b))
+    assert any("running_var" in key for key in first["state_dict"])
+    assert first["optimizer_states"][0]["state"]
+    for part in ("global_step", "state_dict", "optimizer_states", "videomac", "data"):
+        assert_equal(first[part], second[part], part)
+
+
+def assert_equal(a: object, b: object, where: str) -> None:
+    if isinstance(a, dict):
+        assert isinstance(b, dict) and a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert isinstance(b, list | tuple) and len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}/{index}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
