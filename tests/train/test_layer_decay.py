@@ -11,7 +11,7 @@ from timm.optim import param_groups_layer_decay
 from videomac import cli
 from videomac.models import official
 from videomac.train import optim
-from videomac.train.layer_decay import layer_ids, parameter_groups
+from videomac.train.optim import layer_decay_groups, layer_ids
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs" / "finetune").glob("*.yaml"))
 
@@ -61,7 +61,7 @@ def test_layer_ids_are_those_of_the_recipe(name, grouping, expected):
 @pytest.mark.parametrize("name", ["convnextv2_tiny", "convnext_tiny_no_layer_scale"])
 def test_groups_of_the_tiny_networks_are_those_of_the_recipe(name):
     model = meta(name)
-    groups = parameter_groups(model, weight_decay=0.05, layer_decay=0.9, grouping="single")
+    groups = layer_decay_groups(model, weight_decay=0.05, layer_decay=0.9, grouping="single")
     of = {id(parameter): group for group in groups for parameter in group["params"]}
     assert sum(len(group["params"]) for group in groups) == len(of) == len(list(model.parameters()))
     ids = single((3, 3, 9, 3))
@@ -83,7 +83,7 @@ def test_groups_of_the_tiny_networks_are_those_of_the_recipe(name):
 
 def test_layer_scale_does_not_decay():
     model = meta("convnext_tiny")
-    groups = parameter_groups(model, weight_decay=0.05, layer_decay=0.9, grouping="single")
+    groups = layer_decay_groups(model, weight_decay=0.05, layer_decay=0.9, grouping="single")
     decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
     gammas = [parameter for name, parameter in model.named_parameters() if name.endswith(".gamma")]
     assert len(gammas) == 18 and all(decay[id(parameter)] == 0 for parameter in gammas)
@@ -94,7 +94,7 @@ def test_other_networks_have_timms_groups(name):
     model = meta(name)
     exempt = getattr(model, "no_weight_decay", set)()
     timms = param_groups_layer_decay(model, weight_decay=0.1, layer_decay=0.7, no_weight_decay_list=exempt)
-    ours = parameter_groups(model, weight_decay=0.1, layer_decay=0.7, grouping="single")
+    ours = layer_decay_groups(model, weight_decay=0.1, layer_decay=0.7, grouping="single")
 
     def by_parameter(groups):
         return {id(p): (pytest.approx(g["lr_scale"]), g["weight_decay"]) for g in groups for p in g["params"]}
@@ -105,7 +105,7 @@ def test_other_networks_have_timms_groups(name):
 def test_frozen_parameters_are_left_out_and_a_decay_of_1_scales_nothing():
     model = meta("test_convnext")
     model.stem.requires_grad_(False)
-    groups = parameter_groups(model, weight_decay=0.1, layer_decay=1.0, grouping="single")
+    groups = layer_decay_groups(model, weight_decay=0.1, layer_decay=1.0, grouping="single")
     assert {group["lr_scale"] for group in groups} == {1.0} and len(groups) > 2
     assert sum(len(group["params"]) for group in groups) == len([p for p in model.parameters() if p.requires_grad])
 

@@ -23,7 +23,7 @@ from videomac.classify.report import finish
 from videomac.classify.validation import Validation
 from videomac.errors import UserError
 from videomac.train.callbacks import MetricsLogger, Throughput
-from videomac.train.layer_decay import parameter_groups
+from videomac.train.optim import layer_decay_groups
 from videomac.train.module import TrainModule
 from videomac.train.trainer import build_trainer, fit, is_first_process, prepare_folder, start_step
 from videomac.utils.seeding import seeded
@@ -68,7 +68,7 @@ class Finetuning(TrainModule):
         """AdamW on groups of equal layer and weight decay."""
         config = self.config
         groups: list[Any] = [
-            *parameter_groups(
+            *layer_decay_groups(
                 self.model,
                 weight_decay=config.weight_decay,
                 layer_decay=config.layer_decay,

@@ -1,11 +1,20 @@
-"""Parameter groups and the learning rate: AdamW on a warm-up and a cosine (paper, section 3.3)."""
+"""Parameter groups and the learning rate: AdamW on a warm-up and a cosine (paper, section 3.3).
+
+Fine-tuning takes groups of its own: deeper layers learn faster, small tensors do not decay (ConvNeXt V2's recipe).
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TypedDict
+import re
+from typing import Any, Literal, TypedDict
 
+from timm.models import group_parameters
+from timm.models.convnext import ConvNeXt
 from torch import nn
+
+Grouping = Literal["single", "group"]
+BLOCKS_PER_GROUP = 3
 
 
 class ParameterGroup(TypedDict):
@@ -50,3 +59,86 @@ def learning_rate_at(step: int, total_steps: int, warmup_steps: int, peak: float
         return peak * step / warmup_steps
     progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
     return minimum + (peak - minimum) * (math.cos(math.pi * progress) + 1) / 2
+
+
+class LayerGroup(ParameterGroup):
+    """A group whose learning rate depends on its depth."""
+
+    lr_scale: float
+    """The group's learning rate is the schedule's times this."""
+
+
+def layer_decay_groups(
+    model: nn.Module, *, weight_decay: float, layer_decay: float, grouping: Grouping
+) -> list[LayerGroup]:
+    """Groups of equal layer id and weight decay, from the stem to the head.
+
+    A layer's learning rate is scaled by `layer_decay ** (last id - id)`: 1 for the head. Tensors of one dimension,
+    those named `*.bias`, `*.gamma` or `*.beta`, and those that the network itself exempts do not decay.
+
+    Args:
+        model: a timm network with its classifier; frozen parameters are left out.
+        weight_decay: of all other tensors.
+        layer_decay: above 0 and at most 1, which gives every layer the same learning rate.
+        grouping: see `layer_ids`.
+    """
+    ids = layer_ids(model, grouping)
+    last = max(ids.values())
+    exempt: Any = getattr(model, "no_weight_decay", set)()
+    groups: dict[tuple[int, float], LayerGroup] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            small = parameter.ndim <= 1 or name.endswith((".bias", ".gamma", ".beta")) or name in exempt
+            decay = 0.0 if small else weight_decay
+            scale = layer_decay ** (last - ids[name])
+            new: LayerGroup = {"params": [], "weight_decay": decay, "lr_scale": scale}
+            groups.setdefault((ids[name], decay), new)["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
+
+
+def layer_ids(model: nn.Module, grouping: Grouping) -> dict[str, int]:
+    """Layer id of every parameter, rising from the stem to the head.
+
+    Of a ConvNeXt, "single" numbers the blocks from 1, and stem and down-samplers share the id of the block that
+    follows them. "group" is coarser, for deep networks: the stem is 0, each of the first two stages is one layer, and
+    so are the last one and every three blocks of the third; down-samplers belong to what follows them. Norms and
+    classifier after the last stage come last. Other networks are numbered as timm numbers them (their
+    `group_matcher`), whatever the grouping.
+
+    Raises:
+        ValueError: the network is no ConvNeXt and tells timm nothing about its layers.
+    """
+    if isinstance(model, ConvNeXt):
+        stages: Any = model.stages
+        depths = [len(stage.blocks) for stage in stages]
+        number = _single if grouping == "single" else _group
+        return {name: number(name, depths) for name, _ in model.named_parameters()}
+    matcher: Any = getattr(model, "group_matcher", None)
+    if matcher is None:
+        raise ValueError(f"{type(model).__name__} does not tell its layers apart (it has no group_matcher)")
+    ids: dict[str, int] = group_parameters(model, matcher(coarse=False), reverse=True)
+    return ids
+
+
+def _single(name: str, depths: list[int]) -> int:
+    if name.startswith("stem"):
+        return 1
+    stage, block = _place(name, depths)
+    return sum(depths[:stage]) + block + 1
+
+
+def _group(name: str, depths: list[int]) -> int:
+    if name.startswith("stem"):
+        return 0
+    layers = [1 if stage != 2 else -(-depth // BLOCKS_PER_GROUP) for stage, depth in enumerate(depths)]
+    stage, block = _place(name, depths)
+    return sum(layers[:stage]) + (block // BLOCKS_PER_GROUP if stage == 2 else 0) + 1
+
+
+def _place(name: str, depths: list[int]) -> tuple[int, int]:
+    """Stage and block that a parameter belongs to; a stage that does not exist for what follows the last one."""
+    if match := re.match(r"stages\.(\d+)\.(?:blocks\.(\d+)|downsample)", name):
+        return int(match[1]), int(match[2] or 0)
+    if match := re.match(r"stage_norms\.(\d+)", name):  # of the released code: after a stage's last block
+        return int(match[1]), depths[int(match[1])] - 1
+    return len(depths), 0
