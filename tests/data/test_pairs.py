@@ -2,40 +2,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from videomac.data import FramePairs, PairSampler, PairTransform, Video, VideoError, cache_in_memory, find_videos
+from tests.data.sample_videos import Numbers
+from videomac.data import FramePairs, PairSampler, PairTransform, Video, cache_in_memory, find_videos
 from videomac.data.synthetic import moving_shapes
 from videomac.errors import UserError
 from videomac.models.masking import MaskSampler
 from videomac.utils.video_writer import write_frames, write_video
-
-Key = tuple[int, int]
-
-
-class Numbers:
-    """A video of even colour whose frame n has the value `first` + n, some of whose frames cannot be read."""
-
-    fps = 10.0
-
-    def __init__(self, name: str, num_frames: int, first: int = 0, broken: Sequence[int] = ()) -> None:
-        self.name, self._num_frames, self._first, self._broken = name, num_frames, first, broken
-
-    def __len__(self) -> int:
-        return self._num_frames
-
-    def read(self, indices: Sequence[int]) -> torch.Tensor:
-        if set(indices) & set(self._broken):
-            raise VideoError(f"/data/{self.name}: cannot be decoded")
-        values = torch.tensor([self._first + index for index in indices], dtype=torch.uint8)
-        return values.view(-1, 1, 1, 1).repeat(1, 3, 16, 16)
 
 
 def pairs_of(videos: Sequence[Video], **options: object) -> FramePairs:
@@ -213,91 +192,7 @@ def test_a_user_error_in_a_worker_stays_one() -> None:
         list(loaded(pairs, PairSampler(len(pairs), global_batch_size=4), [0], num_workers=1))
 
 
-# Order ----------------------------------------------------------------------------------------------------------------
-
-
-def epochs_of(sampler: PairSampler, epochs: Sequence[int]) -> list[list[Key]]:
-    batches = []
-    for epoch in epochs:
-        sampler.set_epoch(epoch)
-        length = len(sampler)
-        batches.append(list(sampler))
-        assert len(batches[-1]) == length
-    return list(chain.from_iterable(batches))
-
-
-def test_an_epoch_visits_every_pair_at_most_once_and_leaves_out_the_rest() -> None:
-    sampler = PairSampler(103, global_batch_size=10)
-    keys = list(chain.from_iterable(epochs_of(sampler, [4])))
-    assert len(keys) == len(set(keys)) == 100 and sampler.steps_per_epoch == 10
-    assert {epoch for epoch, _ in keys} == {4} and all(0 <= index < 103 for _, index in keys)
-    # Over many epochs nothing is left out for good.
-    seen = Counter(index for _, index in chain.from_iterable(epochs_of(sampler, range(10))))
-    assert set(seen) == set(range(103)) and max(seen.values()) <= 10
-
-
-def test_order_is_a_function_of_seed_and_epoch() -> None:
-    first = epochs_of(PairSampler(50, global_batch_size=10, seed=3), range(3))
-    torch.manual_seed(7)
-    assert epochs_of(PairSampler(50, global_batch_size=10, seed=3), range(3)) == first
-    assert epochs_of(PairSampler(50, global_batch_size=10, seed=3), [2]) == first[10:]
-    orders = [tuple(index for _, index in chain.from_iterable(first[start : start + 5])) for start in (0, 5, 10)]
-    other_seed = chain.from_iterable(epochs_of(PairSampler(50, global_batch_size=10, seed=4), [0]))
-    assert len({*orders, tuple(index for _, index in other_seed)}) == 4
-    assert all(order != tuple(range(50)) for order in orders)
-
-
-@pytest.mark.parametrize(("world_size", "accumulate"), [(2, 1), (1, 4), (3, 2), (4, 3)])
-def test_ranks_and_micro_batches_share_out_the_same_global_batches(world_size: int, accumulate: int) -> None:
-    single = epochs_of(PairSampler(100, global_batch_size=24, seed=1), [0, 1])
-    ranks = [
-        epochs_of(
-            PairSampler(100, global_batch_size=24, seed=1, rank=rank, world_size=world_size, accumulate=accumulate),
-            [0, 1],
-        )
-        for rank in range(world_size)
-    ]
-    for step, batch in enumerate(single):
-        micro_batches = [keys[step * accumulate : (step + 1) * accumulate] for keys in ranks]
-        assert all(len(micro) == 24 // world_size // accumulate for rank in micro_batches for micro in rank)
-        for rank, share in enumerate(micro_batches):
-            assert list(chain.from_iterable(share)) == batch[rank::world_size]
-
-
-@pytest.mark.parametrize("start", [0, 1, 3, 4, 5, 8, 11])
-def test_resuming_anywhere_continues_the_same_keys(start: int) -> None:
-    options = {"global_batch_size": 10, "accumulate": 2, "seed": 5}
-    whole = epochs_of(PairSampler(45, **options), range(3))  # 4 steps an epoch
-    sampler = PairSampler(45, start_step=start, **options)
-    assert (sampler.epoch, sampler.first_step) == divmod(start, 4)
-    assert len(sampler) == 2 * (4 - start % 4)
-    assert epochs_of(sampler, range(start // 4, 3)) == whole[2 * start :]
-    assert sampler.first_step == 0 or start > 8
-
-
-def test_the_loader_may_iterate_before_set_epoch() -> None:
-    """Lightning asks for the first iterator before it names the epoch, and names it again later."""
-    sampler = PairSampler(45, global_batch_size=10, start_step=6)
-    early = list(sampler)
-    sampler.set_epoch(1)
-    assert list(sampler) == early and len(early) == 2
-    assert sampler.sampler is sampler
-    loader = DataLoader(pairs_of([Numbers("a", 46)]), batch_sampler=sampler)
-    assert len(loader) == 2
-
-
-def test_too_few_pairs_and_uneven_batches_are_user_errors() -> None:
-    with pytest.raises(UserError, match=r"30 pairs of frames do not fill one batch of 32.*to 30 or less"):
-        PairSampler(30, global_batch_size=32)
-    with pytest.raises(UserError, match=r"32 cannot be shared evenly by 3 processes with 2 .* multiple of 6"):
-        PairSampler(100, global_batch_size=32, world_size=3, accumulate=2)
-    with pytest.raises(UserError, match="global_batch_size"):
-        PairSampler(100, global_batch_size=0)
-    with pytest.raises(UserError, match="seed"):
-        PairSampler(100, global_batch_size=10, seed=-1)
-    with pytest.raises(ValueError, match="rank"):
-        PairSampler(100, global_batch_size=10, rank=2, world_size=2)
-    assert len(PairSampler(32, global_batch_size=32)) == 1
+# Real videos ----------------------------------------------------------------------------------------------------------
 
 
 def test_real_clips(shared_data: Path) -> None:
