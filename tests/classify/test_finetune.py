@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 import videomac
 from tests.classify.folders import write_images
-from tests.train.test_resume import assert_equal, run_until
+from tests.train.runs import assert_equal, run_until
 from videomac import cli
 from videomac.classify.config import FinetuneConfig
 from videomac.classify.finetune import Finetuning

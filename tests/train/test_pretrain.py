@@ -1,8 +1,6 @@
-import csv
 import json
 import math
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 from PIL import Image
 
 import videomac
+from tests.train.runs import damaged, options, rows
 from videomac.errors import UserError
 from videomac.models.checkpoint import load_videomac
 from videomac.train.config import PretrainConfig
@@ -19,31 +18,6 @@ from videomac.train.diagnostics import CollapseWatch, first_bad_module
 from videomac.utils.io import read_torch
 
 PRETRAIN_KEYS = {"loss", "online_loss", "target_loss", "consistency_loss", "pairs_per_second"}
-
-
-def options(clips: Path, out: Path, **changed: Any) -> dict[str, Any]:
-    """A run of two epochs of four steps, in seconds."""
-    return {
-        "data": clips,
-        "backbone": "test_convnext",
-        "out": out,
-        "image_size": 64,
-        "mask_ratio": 0.5,
-        "decoder_width": 16,
-        "epochs": 2,
-        "warmup_epochs": 0.5,
-        "global_batch_size": 16,
-        "base_lr": 8e-2,
-        "workers": 0,
-        "held_out": 3,
-        "trainer": {"accelerator": "cpu"},
-        **changed,
-    }
-
-
-def rows(out: Path) -> list[dict[str, str]]:
-    with (out / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +148,7 @@ def test_broken_videos_are_skipped_and_counted(clips, tmp_path):
     for clip in clips.iterdir():
         (data / clip.name).symlink_to(clip)
     (data / "broken.mp4").write_bytes(b"no video at all")
-    (data / "damaged.mp4").write_bytes(_with_garbage((clips / "clip0.mp4").read_bytes()))
+    (data / "damaged.mp4").write_bytes(damaged((clips / "clip0.mp4").read_bytes()))
     metrics = videomac.pretrain(**options(data, tmp_path / "run", epochs=1, held_out=0))
     assert metrics["skipped_videos"] == 1
     assert metrics["skipped_pairs"] >= 1
@@ -183,7 +157,7 @@ def test_broken_videos_are_skipped_and_counted(clips, tmp_path):
 
 def test_if_nothing_can_be_read_a_workers_error_is_still_one_sentence(clips, tmp_path):
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "damaged.mp4").write_bytes(_with_garbage((clips / "clip0.mp4").read_bytes()))
+    (tmp_path / "data" / "damaged.mp4").write_bytes(damaged((clips / "clip0.mp4").read_bytes()))
     flags = [
         f"--{key}={value}" for key, value in options(tmp_path / "data", tmp_path / "run").items() if key != "trainer"
     ]
@@ -192,12 +166,6 @@ def test_if_nothing_can_be_read_a_workers_error_is_still_one_sentence(clips, tmp
     assert ended.returncode == 2
     assert "videomac: error: 100 pairs in a row could not be read" in ended.stderr
     assert "Traceback" not in ended.stderr
-
-
-def _with_garbage(video: bytes) -> bytes:
-    """The header of an mp4 is at its end; overwrite the pictures in front of it."""
-    start, stop = video.index(b"mdat") + 4, video.index(b"moov") - 4
-    return video[:start] + b"\xff" * (stop - start) + video[stop:]
 
 
 def test_a_new_run_can_start_from_the_weights_of_another(run, clips, tmp_path):

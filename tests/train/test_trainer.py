@@ -3,37 +3,19 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 
+from tests.train import runs
+from tests.train.runs import assert_equal, run_until
 from videomac.utils.io import read_torch
 
 
 def command(clips: Path, out: Path) -> list[str]:
     """BatchNorm buffers, drop path and accumulation, two data workers, 12 steps in two epochs."""
-    flags = {
-        **{"data": clips, "backbone": "test_resnet", "out": out, "image_size": 64, "mask_ratio": 0.5},
-        **{"decoder_width": 16, "epochs": 2, "warmup_epochs": 0.5, "global_batch_size": 14, "accumulate": 2},
-        **{"base_lr": 8e-2, "drop_path": 0.3, "workers": 2, "held_out": 2, "trainer.accelerator": "cpu"},
-    }
-    return [sys.executable, "-m", "videomac", "pretrain", *(f"--{key}={value}" for key, value in flags.items())]
-
-
-def run_until(arguments: list[str], line: str, number: signal.Signals) -> tuple[int, str]:
-    """Start a run, send its whole process group a signal when a line appears, and return status and stderr."""
-    process = subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    for printed in process.stdout:
-        if printed.startswith(line):
-            os.killpg(process.pid, number)
-            break
-    _, errors = process.communicate()
-    return process.returncode, errors
+    changed = {"backbone": "test_resnet", "global_batch_size": 14, "accumulate": 2, "drop_path": 0.3}
+    return runs.command(clips, out, **changed, workers=2, held_out=2)
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +59,3 @@ def assert_equal_runs(a: Path, b: Path) -> None:
     assert first["optimizer_states"][0]["state"]
     for part in ("global_step", "state_dict", "optimizer_states", "videomac", "data"):
         assert_equal(first[part], second[part], part)
-
-
-def assert_equal(a: object, b: object, where: str) -> None:
-    if isinstance(a, dict):
-        assert isinstance(b, dict) and a.keys() == b.keys(), where
-        for key in a:
-            assert_equal(a[key], b[key], f"{where}/{key}")
-    elif isinstance(a, list | tuple):
-        assert isinstance(b, list | tuple) and len(a) == len(b), where
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_equal(x, y, f"{where}/{index}")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b, where
