@@ -18,7 +18,7 @@ from videomac.models.checkpoint import last_checkpoint, load_backbone, load_vide
 from videomac.models.encoder import SparseEncoder
 from videomac.models.official import StageNormConvNeXt
 from videomac.models.videomac import VideoMAC
-from videomac.utils.io import read_safetensors, read_torch, written_at_once
+from videomac.utils.io import atomic_write, read_safetensors, read_torch
 
 SMALL = {"depths": [1, 1, 1, 1], "dims": [4, 8, 12, 16]}
 FRAMES = torch.linspace(-2, 2, 2 * 3 * 64 * 96).view(2, 3, 64, 96)
@@ -221,9 +221,9 @@ def test_settings_kept_as_a_namespace_are_read(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
-    with written_at_once(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("old")
-    with pytest.raises(RuntimeError), written_at_once(path) as temporary:
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
         temporary.write_text("half of the n")
         raise RuntimeError
     assert path.read_text() == "old"

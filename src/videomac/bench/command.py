@@ -31,7 +31,7 @@ from videomac.models.videomac import VideoMAC
 from videomac.train.config import PretrainConfig
 from videomac.train.data import PretrainingData
 from videomac.train.optim import parameter_groups
-from videomac.utils.run_dir import claim, write_metrics
+from videomac.utils.run_dir import prepare_out_dir, write_metrics
 from videomac.utils.video_writer import write_frames
 
 OWNED = ("config.yaml", "metrics.json", "environment.json", "table.md")
@@ -81,7 +81,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
     device = _device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    claim(config.out, OWNED, overwrite=config.overwrite)
+    prepare_out_dir(config.out, OWNED, overwrite=config.overwrite)
     save_config(config, config.out / "config.yaml")
     ceilings = measure_ceilings(device, _dtype(config))
     lines = [machine(config, device, ceilings), "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]

@@ -22,7 +22,7 @@ from videomac.classify.images import NO_LABEL, EvalImages, LabelledFolders, eval
 from videomac.classify.network import Network
 from videomac.errors import UserError
 from videomac.utils.device import pick_device
-from videomac.utils.io import read_safetensors, written_at_once
+from videomac.utils.io import atomic_write, read_safetensors
 
 IMAGES_PER_FILE = 20_000
 """An interrupted computation loses at most so many images."""
@@ -79,7 +79,7 @@ def compute_features(config: ProbeConfig, folders: LabelledFolders, network: Net
                 images = range(start, min(start + IMAGES_PER_FILE, len(dataset)))
                 if not file.exists():
                     values, labels = _forward(model, Subset(dataset, images), config, device, bar)
-                    with written_at_once(file) as temporary:
+                    with atomic_write(file) as temporary:
                         save_file({"features": values, "labels": labels}, temporary, metadata={"source": source})
                 else:
                     _require_source(file, source, config.out)

@@ -17,7 +17,7 @@ from videomac.classify.plots import draw_confusion
 from videomac.classify.validation import Score
 from videomac.config import save_config
 from videomac.errors import UserError
-from videomac.utils.run_dir import claim, table, write_metrics, write_rows
+from videomac.utils.run_dir import prepare_out_dir, table, write_metrics, write_rows
 
 RUN_FILES = (
     *("config.yaml", "metrics.json", "environment.json", "report.html", "metrics.csv"),
@@ -54,7 +54,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         seed=config.seed,
     )
     if not config.resume:
-        claim(config.out, RUN_FILES, overwrite=config.overwrite)
+        prepare_out_dir(config.out, RUN_FILES, overwrite=config.overwrite)
     elif not (config.out / "features").is_dir():
         raise UserError(f"there are no features to use in {config.out}: leave --resume out")
     features = compute_features(config, folders, network)

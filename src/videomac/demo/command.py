@@ -12,7 +12,7 @@ from videomac.errors import UserError
 from videomac.train.config import PretrainConfig
 from videomac.train.pretrain import RUN_FILES
 from videomac.train.pretrain import run as pretrain
-from videomac.utils.run_dir import claim
+from videomac.utils.run_dir import prepare_out_dir
 
 CLIPS = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
 CLEARLY_BELOW = 0.9
@@ -27,7 +27,7 @@ def demo(config: DemoConfig) -> None:
         SystemExit: the held-out loss is not clearly below that of predicting zero.
     """
     clips = find_clips()
-    claim(config.out, ("clips", *RUN_FILES), overwrite=config.overwrite)
+    prepare_out_dir(config.out, ("clips", *RUN_FILES), overwrite=config.overwrite)
     (config.out / "clips").mkdir()
     for clip in clips:
         shutil.copy(clip, config.out / "clips")

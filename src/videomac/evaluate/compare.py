@@ -13,7 +13,7 @@ import yaml
 from videomac.errors import UserError
 from videomac.evaluate.config import CompareConfig
 from videomac.evaluate.protocols import Protocol
-from videomac.utils.run_dir import claim, write_rows
+from videomac.utils.run_dir import prepare_out_dir, write_rows
 
 COLUMNS = {
     "davis": ("J&F-Mean", "J-Mean", "F-Mean"),
@@ -145,7 +145,7 @@ def run(config: CompareConfig) -> list[dict[str, str]]:
     print(_aligned(header, table))
     print("\n".join(notes))
     if config.out is not None:
-        claim(config.out, ("compare.csv", "compare.md"), overwrite=config.overwrite)
+        prepare_out_dir(config.out, ("compare.csv", "compare.md"), overwrite=config.overwrite)
         write_rows(config.out / "compare.csv", [dict(zip(header, line, strict=True)) for line in table])
         (config.out / "compare.md").write_text(_markdown(header, table) + "\n" + "".join(f"\n{n}\n" for n in notes))
     return rows

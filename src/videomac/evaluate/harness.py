@@ -26,7 +26,7 @@ from videomac.evaluate.propagation import propagate_stream
 from videomac.evaluate.protocols import Protocol, changes, frame_size
 from videomac.models.resolve import load as load_backbone_or_name
 from videomac.utils.device import pick_device
-from videomac.utils.run_dir import claim
+from videomac.utils.run_dir import prepare_out_dir
 
 RUN_FILES = (
     *("config.yaml", "metrics.json", "environment.json", "report.html", "*.csv"),
@@ -51,7 +51,7 @@ class Evaluation:
 
     @classmethod
     def begin(cls, config: EvalConfig) -> Evaluation:
-        """Load the backbone, claim the out folder, print and store every setting.
+        """Load the backbone, prepare the out folder, print and store every setting.
 
         Raises:
             UserError: the backbone cannot be had, or the folder holds another evaluation.
@@ -79,7 +79,7 @@ class Evaluation:
         if config.resume:
             _check_same(config.out, settings)
         else:
-            claim(config.out, RUN_FILES, overwrite=config.overwrite)
+            prepare_out_dir(config.out, RUN_FILES, overwrite=config.overwrite)
         (config.out / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
         print(_headline(config, protocol, extractor, weights), flush=True)
         return cls(config, protocol, extractor, device)

@@ -26,8 +26,8 @@ from videomac.exporting.model_card import find_training, model_card
 from videomac.models import official_checkpoint
 from videomac.models.backbones import create_backbone
 from videomac.models.checkpoint import last_checkpoint, load_backbone, load_videomac, save_backbone
-from videomac.utils.io import read_safetensors, read_torch, written_at_once
-from videomac.utils.run_dir import claim, table
+from videomac.utils.io import atomic_write, read_safetensors, read_torch
+from videomac.utils.run_dir import prepare_out_dir, table
 
 OWNED = (
     *("config.yaml", "export.json", "README.md", "config.json"),
@@ -91,7 +91,7 @@ def run(config: ExportConfig) -> dict[str, Any]:
     if config.format in ("timm", "state_dict"):
         source = without_stage_norms(source)
     evaluations = [read_run(folder) for folder in config.evaluations or []]  # refused before anything is written
-    claim(config.out, OWNED, overwrite=config.overwrite)
+    prepare_out_dir(config.out, OWNED, overwrite=config.overwrite)
     save_config(config, config.out / "config.yaml")
     file = config.out / WEIGHTS[config.format]
     difference = write(config.format, source, file)
@@ -212,17 +212,17 @@ def write(format: str, source: Source, file: Path) -> float:
         save_backbone(source.network, file.parent, name=source.name, model_args=source.model_args)
         found = Features(timm.create_model(f"local-dir:{file.parent}", pretrained=True).eval())(frames)
     elif format == "state_dict":
-        with written_at_once(file) as temporary:
+        with atomic_write(file) as temporary:
             torch.save({name: value.contiguous() for name, value in source.network.state_dict().items()}, temporary)
         plain = timm.create_model(source.name, num_classes=0, **source.model_args).eval()
         plain.load_state_dict(torch.load(file, weights_only=True))
         found = Features(plain)(frames)
     elif format == "torch_export":
-        with written_at_once(file) as temporary, temporary.open("wb") as stream:
+        with atomic_write(file) as temporary, temporary.open("wb") as stream:
             torch.export.save(_trace(features, traced, source.name), stream)
         found = torch.export.load(file).module()(frames)
     else:
-        with written_at_once(file) as temporary:
+        with atomic_write(file) as temporary:
             _write_onnx(_trace(features, traced, source.name), temporary)
         found = _run_onnx(file, frames)
     return float((found - expected).abs().max() / expected.abs().max())

@@ -28,7 +28,7 @@ from videomac.models.videomac import VideoMAC
 from videomac.reconstruction.pairs import MaskedPairs, fitting_size, reconstruct_pairs
 from videomac.reconstruction.pictures import Reconstruction, reconstruct_frames
 from videomac.utils.device import pick_device
-from videomac.utils.run_dir import claim, table, write_metrics, write_rows
+from videomac.utils.run_dir import prepare_out_dir, table, write_metrics, write_rows
 
 OWNED = (
     "config.yaml",
@@ -59,7 +59,7 @@ def run(config: FiguresConfig) -> dict[str, Any]:
     evaluations = [read_run(folder) for folder in config.evaluations or []]
     labels = [_propagated(evaluation) for evaluation in evaluations]
     video = None if config.video is None else _video(config.video, config.frame_gap)
-    claim(config.out, OWNED, overwrite=config.overwrite)
+    prepare_out_dir(config.out, OWNED, overwrite=config.overwrite)
     save_config(config, config.out / "config.yaml")
 
     metrics: dict[str, Any] = {}

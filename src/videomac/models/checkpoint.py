@@ -17,7 +17,7 @@ from videomac.models import official, official_checkpoint
 from videomac.models.backbones import create_backbone
 from videomac.models.encoder import SparseEncoder
 from videomac.models.videomac import VideoMAC
-from videomac.utils.io import read_safetensors, read_torch, written_at_once
+from videomac.utils.io import atomic_write, read_safetensors, read_torch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -64,9 +64,9 @@ def save_backbone(
         raise ValueError(f"these weights are not those of {name}: {problem}")
 
     folder = Path(folder)
-    with written_at_once(folder / "model.safetensors") as temporary:
+    with atomic_write(folder / "model.safetensors") as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
-    with written_at_once(folder / "config.json") as temporary:
+    with atomic_write(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(_timm_config(plain, model_args), indent=2) + "\n", encoding="utf-8")
     return left_out
 

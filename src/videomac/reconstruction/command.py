@@ -22,7 +22,7 @@ from videomac.reconstruction.config import ReconstructConfig
 from videomac.reconstruction.pairs import MaskedPairs, fitting_size, reconstruct_pairs
 from videomac.reconstruction.pictures import pairs_sheet, reconstruct_frames
 from videomac.utils.device import pick_device
-from videomac.utils.run_dir import claim, table, write_metrics, write_rows
+from videomac.utils.run_dir import prepare_out_dir, table, write_metrics, write_rows
 from videomac.utils.video_writer import write_video
 
 OWNED = ("config.yaml", "metrics.json", "environment.json", "report.html", "metrics.csv", "*.png", "*.mp4")
@@ -49,7 +49,7 @@ def run(config: ReconstructConfig) -> dict[str, Any]:
     if short_side < model.patch_size:
         raise UserError(f"image_size {short_side} is smaller than one patch of {model.patch_size} pixels: raise it")
     videos = find_videos(config.video, config.frame_gap)
-    claim(config.out, OWNED, overwrite=config.overwrite)
+    prepare_out_dir(config.out, OWNED, overwrite=config.overwrite)
     save_config(config, config.out / "config.yaml")
     rows = []
     for video, name in zip(videos, _file_names(videos), strict=True):

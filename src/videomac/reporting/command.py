@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import videomac
 from videomac.reporting.config import ReportConfig
 from videomac.reporting.reading import read_part
-from videomac.utils.io import written_at_once
-from videomac.utils.run_dir import claim
+from videomac.utils.io import atomic_write
+from videomac.utils.run_dir import prepare_out_dir
 
 NAME = "report.html"
 
@@ -27,7 +27,7 @@ def run(config: ReportConfig) -> Path:
     """
     parts = [read_part(folder, config.videos) for folder in (config.folder, *(config.include or []))]
     out = config.folder if config.out is None else config.out
-    claim(out, (NAME,), overwrite=config.overwrite)
+    prepare_out_dir(out, (NAME,), overwrite=config.overwrite)
     environment = Environment(
         loader=PackageLoader("videomac"),
         undefined=StrictUndefined,
@@ -40,7 +40,7 @@ def run(config: ReportConfig) -> Path:
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         version=videomac.__version__,
     )
-    with written_at_once(out / NAME) as temporary:
+    with atomic_write(out / NAME) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"wrote {out / NAME} ({len(page) / 2**20:.1f} MiB, self-contained: open it in a browser, or send it on)")
     return out / NAME

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from videomac.train.diagnostics import CollapseWatch
 from videomac.train.module import TrainModule
-from videomac.utils.io import written_at_once
+from videomac.utils.io import atomic_write
 
 if TYPE_CHECKING:
     pass
@@ -97,7 +97,7 @@ class MetricsLogger(StepCallback):
         if not trainer.is_global_zero:
             return
         rows = read_rows(self.path, last_step=trainer.global_step) if self.path.exists() else []
-        with written_at_once(self.path) as temporary, temporary.open("w", newline="") as file:
+        with atomic_write(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
@@ -143,7 +143,7 @@ class Checkpoints(StepCallback):
             self.save(trainer)
         if epoch and self.keep_epochs and epoch % self.keep_epochs == 0 and trainer.is_global_zero:
             kept = self.folder / f"epoch-{epoch:04d}.ckpt"
-            with written_at_once(kept) as temporary:
+            with atomic_write(kept) as temporary:
                 temporary.unlink()
                 _link_or_copy(self.folder / "last.ckpt", temporary)
 
@@ -151,7 +151,7 @@ class Checkpoints(StepCallback):
         """Replace `last.ckpt` at once; every process must call this."""
         path = self.folder / "last.ckpt"
         if trainer.is_global_zero:
-            with written_at_once(path) as temporary:
+            with atomic_write(path) as temporary:
                 trainer.save_checkpoint(temporary)
         else:
             trainer.save_checkpoint(path)

@@ -18,7 +18,7 @@ from videomac.data.loader import TrainingData
 from videomac.errors import UserError
 from videomac.train.callbacks import Bar, Checkpoints, GracefulStop, ProgressLines, Throughput
 from videomac.utils.io import read_torch
-from videomac.utils.run_dir import claim
+from videomac.utils.run_dir import prepare_out_dir
 
 
 def prepare_folder(config: TrainConfig, data: TrainingData, owned: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ def prepare_folder(config: TrainConfig, data: TrainingData, owned: Sequence[str]
         UserError: the folder holds a run, there is nothing to resume, or the run is finished or another one.
     """
     if not config.resume:
-        claim(config.out, owned, overwrite=config.overwrite)
+        prepare_out_dir(config.out, owned, overwrite=config.overwrite)
         save_config(config, config.out / "config.yaml")
         return
     checkpoint = last_checkpoint(config)

@@ -17,7 +17,7 @@ from videomac.reconstruction.pairs import MaskedPairs, ReconstructedPairs, recon
 from videomac.reconstruction.pictures import pairs_sheet
 from videomac.train.callbacks import StepCallback
 from videomac.train.module import TrainModule
-from videomac.utils.io import written_at_once
+from videomac.utils.io import atomic_write
 
 
 def load_held_out(
@@ -61,7 +61,7 @@ class ReconstructionPreview(StepCallback):
         return pairs_sheet(self.model, self.held_out, self.result.output, f"{when}, {numbers}")
 
     def _publish(self, trainer: Trainer, sheet: Image.Image, out: Path) -> None:
-        with written_at_once(out / "reconstruction.png") as temporary:
+        with atomic_write(out / "reconstruction.png") as temporary:
             sheet.save(temporary, format="png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

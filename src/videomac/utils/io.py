@@ -68,7 +68,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 @contextmanager
-def written_at_once(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends without an error.
 
     Readers, and a run that is killed in the middle, see the old file or the new one, never half of it.

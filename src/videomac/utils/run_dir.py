@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     pass
 
 
-def claim(out: Path, owned: Sequence[str], *, overwrite: bool) -> None:
+def prepare_out_dir(out: Path, owned: Sequence[str], *, overwrite: bool) -> None:
     """Make the out folder ready for a new run.
 
     Args:

@@ -14,7 +14,7 @@ from videomac.evaluate.harness import RUN_FILES, Evaluation, ahead, progress, se
 from videomac.evaluate.images import FRAME_SUFFIXES, Ids, check_frames, numbered_files, read_ids
 from videomac.evaluate.masks import predict
 from videomac.evaluate.metrics import Floats, Statistics, jaccard_and_boundary, statistics
-from videomac.utils.run_dir import claim, write_metrics, write_rows
+from videomac.utils.run_dir import prepare_out_dir, write_metrics, write_rows
 
 KEYS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
 SPLITS = ("2017/val", "2016/val")
@@ -163,7 +163,7 @@ def score_predictions(config: ScoreDavisConfig) -> dict[str, float]:
     if not config.predictions.is_dir():
         raise UserError(f"there is no folder of predictions {config.predictions}: check the path")
     if config.out is not None:
-        claim(config.out, RUN_FILES, overwrite=config.overwrite)
+        prepare_out_dir(config.out, RUN_FILES, overwrite=config.overwrite)
     return report(score(sequences, config.predictions), config.out)
 
 

@@ -17,7 +17,7 @@ from videomac.evaluate.images import FRAME_SUFFIXES, check_frames, numbered_file
 from videomac.evaluate.labels import NUM_JOINTS, grid_to_joints, joints_to_grid
 from videomac.evaluate.metrics import PCK_THRESHOLDS, keypoint_distances, pck
 from videomac.evaluate.overlays import Pictures, overlay_joints
-from videomac.utils.run_dir import claim, write_metrics, write_rows
+from videomac.utils.run_dir import prepare_out_dir, write_metrics, write_rows
 
 Joints = npt.NDArray[np.float64]  # [T, 15, 2] pixels (x, y), 0-based; negative = not given
 MAT = "joint_positions.mat"
@@ -177,7 +177,7 @@ def score_predictions(config: ScoreJhmdbConfig) -> dict[str, float]:
     if not config.predictions.is_dir():
         raise UserError(f"there is no folder of predictions {config.predictions}: check the path")
     if config.out is not None:
-        claim(config.out, RUN_FILES, overwrite=config.overwrite)
+        prepare_out_dir(config.out, RUN_FILES, overwrite=config.overwrite)
     return report(score(videos, config.predictions, config.score_first_frame), config.out)
 
 

@@ -15,7 +15,7 @@ from videomac.evaluate.harness import RUN_FILES, Evaluation, ahead, progress, se
 from videomac.evaluate.images import FRAME_SUFFIXES, Ids, check_frames, numbered_files, picture_size, read_ids
 from videomac.evaluate.masks import predict
 from videomac.evaluate.metrics import VIP_CLASSES, class_iou, confusion_matrix, mean_iou
-from videomac.utils.run_dir import claim, write_metrics, write_rows
+from videomac.utils.run_dir import prepare_out_dir, write_metrics, write_rows
 
 Matrix = npt.NDArray[np.int64]
 
@@ -132,7 +132,7 @@ def score_predictions(config: ScoreVipConfig) -> dict[str, float]:
     if not config.predictions.is_dir():
         raise UserError(f"there is no folder of predictions {config.predictions}: check the path")
     if config.out is not None:
-        claim(config.out, RUN_FILES, overwrite=config.overwrite)
+        prepare_out_dir(config.out, RUN_FILES, overwrite=config.overwrite)
     return report(score(videos, config.predictions), config.out)
 
 
