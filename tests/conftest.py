@@ -33,3 +33,14 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_video(folder / f"clip{number}.mp4", moving_shapes(24, (72, 96), seed=number)[0])
     write_frames(folder / "clip3", moving_shapes(24, (72, 96), seed=3)[0])
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The out folder of a pre-training on `clips`, for all who need one and leave it as it is."""
+    import videomac
+    from tests.train.runs import options
+
+    out = tmp_path_factory.mktemp("runs") / "run"
+    videomac.pretrain(**options(clips, out, gamma=0.5, keep_epochs=1))
+    return out

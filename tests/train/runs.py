@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 
-def options(data: Path, out: Path, **changed: Any) -> dict[str, Any]:
+def options(data: Path, out: Path, /, **changed: Any) -> dict[str, Any]:
     """A run of two epochs of four or five steps, in seconds."""
     return {
         "data": data,
@@ -33,7 +33,7 @@ def options(data: Path, out: Path, **changed: Any) -> dict[str, Any]:
     }
 
 
-def command(data: Path, out: Path, **changed: Any) -> list[str]:
+def command(data: Path, out: Path, /, **changed: Any) -> list[str]:
     """The same as words of a command line."""
     values = options(data, out, **changed)
     del values["trainer"]
