@@ -14,7 +14,7 @@ from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from videomac.classify.config import FinetuneConfig
 from videomac.classify.images import ClassificationData, find_images
@@ -22,10 +22,9 @@ from videomac.classify.network import build_network
 from videomac.classify.report import finish
 from videomac.classify.validation import Validation
 from videomac.errors import UserError
-from videomac.train.callbacks import MetricsLogger, Throughput
-from videomac.train.optim import layer_decay_groups
+from videomac.train import optim
 from videomac.train.module import TrainModule
-from videomac.train.trainer import build_trainer, fit, is_first_process, prepare_folder, start_step
+from videomac.train.trainer import build_run, fit, is_first_process, prepare_folder
 from videomac.utils.seeding import seeded
 
 COLUMNS = (
@@ -47,6 +46,7 @@ class Finetuning(TrainModule):
 
     config: FinetuneConfig
     data: ClassificationData
+    unit = "images"
 
     def __init__(self, model: nn.Module, config: FinetuneConfig, data: ClassificationData) -> None:
         super().__init__(model, config, data)
@@ -67,15 +67,13 @@ class Finetuning(TrainModule):
     def configure_optimizers(self) -> Optimizer:
         """AdamW on groups of equal layer and weight decay."""
         config = self.config
-        groups: list[Any] = [
-            *layer_decay_groups(
-                self.model,
-                weight_decay=config.weight_decay,
-                layer_decay=config.layer_decay,
-                grouping=config.layer_grouping,
-            )
-        ]
-        return AdamW(groups, lr=0.0, betas=config.betas)
+        groups = optim.layer_decay_groups(
+            self.model,
+            weight_decay=config.weight_decay,
+            layer_decay=config.layer_decay,
+            grouping=config.layer_grouping,
+        )
+        return optim.adamw(groups, config)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one micro-batch; mixing and drop path depend on the step alone, not on what came before."""
@@ -88,23 +86,18 @@ class Finetuning(TrainModule):
         logits: Tensor = self.model(images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss: Tensor = self.loss(logits, labels)
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss is not finite at step {self.trainer.global_step}: lower base_lr or use --precision 32-true; "
-                f"the last good checkpoint is in {self.config.out / 'checkpoints'}"
-            )
         self.note(batch, loss=loss)
         return loss
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Step with the schedule's learning rate, scaled in each layer, then move the average."""
-        learning_rate = self.set_learning_rate(optimizer)
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+    def compute_again(self, batch: Mapping[str, Tensor]) -> None:
+        """The forward pass of a micro-batch, without mixing."""
+        self.model(batch["image"])
+
+    def follow_weights(self, step: int) -> dict[str, float]:
+        """Move the average."""
         if self.ema is not None:
             self.ema.update(self.model)
-        numbers = self.reduced()
-        self.metrics = {"loss": numbers["loss"], "learning_rate": learning_rate}
-        self.metrics["skipped_images"] = round(numbers["skipped"])
+        return {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the classifier's outputs mean."""
@@ -150,20 +143,14 @@ def run(config: FinetuneConfig) -> dict[str, Any]:
     if is_first_process():
         prepare_folder(config, data, RUN_FILES)
     module = Finetuning(network.model, config, data)
-    speed, validation = Throughput("images"), Validation(data, module.networks())
-    trainer, stop = build_trainer(
-        config,
-        data,
-        [validation, MetricsLogger(config.out / "metrics.csv", speed, COLUMNS)],
-        speed,
-        title="fine-tuning",
-        start_step=start_step(config),
-    )
+    validation = Validation(data, module.networks())
+    session = build_run(config, data, validation, COLUMNS, title="fine-tuning")
+    trainer = session.trainer
     if module.mixup is not None and config.global_batch_size // (trainer.world_size * config.accumulate) % 2:
         raise UserError(
             f"mixup and cutmix mix images in pairs, but global_batch_size {config.global_batch_size} gives each of "
             f"{trainer.world_size * config.accumulate} micro-batches an odd number: change it, or set both to 0"
         )
-    if not fit(config, data, trainer, stop, module, command="finetune"):
+    if not fit(config, session, module, command="finetune"):
         return {}
-    return finish(config, data, network, module.ema, validation, speed)
+    return finish(config, data, network, module.ema, validation, session.throughput)

@@ -86,7 +86,7 @@ class Validation(StepCallback):
             for part in ("confusion", "in_top5", "loss"):
                 setattr(score, part, _sum_over_processes(trainer, getattr(score, part)))
             prefix = "" if name == "last" else f"{name}_"
-            module.metrics |= {prefix + key: value for key, value in score.numbers().items()}
+            module.add_numbers({prefix + key: value for key, value in score.numbers().items()})
         self.scores = scores
         self.unreadable = int(_sum_over_processes(trainer, skipped))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from videomac.config import TrainConfig
 from videomac.errors import UserError
@@ -132,6 +133,23 @@ class TrainingData:
 
     def loader(self, start_step: int, rank: int, world_size: int) -> DataLoader[Any]:
         """Return the micro-batches of one process from optimizer step `start_step` to the end of the run."""
+        workers = self.config.workers
+        return ResumableLoader(
+            self.samples,
+            batch_sampler=self._whole_run(start_step, rank, world_size),
+            num_workers=workers,
+            worker_init_fn=leave_signals_to_the_main_process,
+            persistent_workers=workers > 0,  # which also lets the trainer end them when the run fails
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=4 if workers else None,
+        )
+
+    def batches(self, step: int, rank: int, world_size: int) -> Iterator[Any]:
+        """Read the micro-batches of one process of optimizer step `step` (from 0) again, in this process."""
+        keys = islice(iter(self._whole_run(step, rank, world_size)), self.config.accumulate)
+        return (default_collate([self.samples[key] for key in micro_batch]) for micro_batch in keys)
+
+    def _whole_run(self, start_step: int, rank: int, world_size: int) -> WholeRun:
         config = self.config
         sampler = PairSampler(
             self.length,
@@ -142,15 +160,7 @@ class TrainingData:
             seed=config.seed,
             start_step=start_step,
         )
-        return ResumableLoader(
-            self.samples,
-            batch_sampler=WholeRun(sampler, config.epochs, self.total_steps * config.accumulate),
-            num_workers=config.workers,
-            worker_init_fn=leave_signals_to_the_main_process,
-            persistent_workers=config.workers > 0,  # which also lets the trainer end them when the run fails
-            pin_memory=torch.cuda.is_available(),
-            prefetch_factor=4 if config.workers else None,
-        )
+        return WholeRun(sampler, config.epochs, self.total_steps * config.accumulate)
 
 
 class WholeRun:

@@ -21,7 +21,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_warn
 
-from videomac.train.diagnostics import CollapseWatch
+from videomac.config import TrainConfig
+from videomac.train.diagnostics import CollapseWatch, require_finite_weights
 from videomac.train.module import TrainModule
 from videomac.utils.io import atomic_write
 
@@ -29,12 +30,6 @@ if TYPE_CHECKING:
     pass
 
 from videomac.utils.run_dir import read_rows
-
-COLUMNS = (
-    *("step", "epoch", "loss", "online_loss", "target_loss", "consistency_loss", "feature_std"),
-    *("learning_rate", "momentum", "skipped_pairs", "held_out_loss"),
-)
-"""Columns of `metrics.csv`: nothing that depends on the clock, so that equal runs leave equal files."""
 
 
 class StepCallback(Callback):
@@ -55,8 +50,7 @@ class Throughput(StepCallback):
     Last in the order, so that writing and drawing does not count as waiting.
     """
 
-    def __init__(self, unit: str = "pairs") -> None:
-        self.unit = unit
+    def __init__(self) -> None:
         self.rate = self.data_wait = 0.0
         self._steps = 0
         self._began = self._ended = self._waited = 0.0
@@ -86,9 +80,9 @@ class Throughput(StepCallback):
 
 
 class MetricsLogger(StepCallback):
-    """Writes a row of `metrics.csv` and the loggers' scalars after each optimizer step, and watches for collapse."""
+    """Writes a row of `metrics.csv` and the loggers' scalars for each optimizer step, and watches for collapse."""
 
-    def __init__(self, path: Path, speed: Throughput, columns: Sequence[str] = COLUMNS) -> None:
+    def __init__(self, path: Path, speed: Throughput, columns: Sequence[str]) -> None:
         self.path, self.speed, self.columns = path, speed, columns
         self.watch = CollapseWatch()
 
@@ -103,28 +97,40 @@ class MetricsLogger(StepCallback):
             writer.writerows(rows)
 
     def on_step(self, trainer: Trainer, module: TrainModule) -> None:
-        """Write and log."""
-        if not trainer.is_global_zero:
-            return
-        epoch = (trainer.global_step - 1) // module.data.steps_per_epoch + 1
-        row = {"step": trainer.global_step, "epoch": epoch, **module.metrics}
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns, extrasaction="ignore", lineterminator="\n").writerow(row)
-        scalars = {**module.metrics, "epoch": epoch, f"{self.speed.unit}_per_second": self.speed.rate}
-        scalars["data_wait_share"] = self.speed.data_wait
-        for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=trainer.global_step)
-        spread = module.metrics.get("feature_std")
-        if spread is not None and (warning := self.watch.update(spread, trainer.global_step)):
-            rank_zero_warn(warning)
+        """Write the numbers of the steps before this one, whose own are still on their way."""
+        self.write(trainer, module, wait=False)
+
+    def write(self, trainer: Trainer, module: TrainModule, *, wait: bool) -> None:
+        """Write and log the numbers of the steps that are done; with `wait`, of the newest too.
+
+        Every process must call this; the first one writes.
+
+        Raises:
+            UserError: a step was not finite.
+        """
+        for step, numbers in module.read_numbers(wait=wait):
+            if not trainer.is_global_zero:
+                continue
+            epoch = (step - 1) // module.data.steps_per_epoch + 1
+            with self.path.open("a", newline="") as file:
+                writer = csv.DictWriter(file, self.columns, extrasaction="ignore", lineterminator="\n")
+                writer.writerow({"step": step, "epoch": epoch, **numbers})
+            scalars = {**numbers, "epoch": epoch, f"{module.unit}_per_second": self.speed.rate}
+            scalars["data_wait_share"] = self.speed.data_wait
+            for logger in trainer.loggers:
+                logger.log_metrics(scalars, step=step)
+            spread = numbers.get("feature_std")
+            if spread is not None and (warning := self.watch.update(spread, step)):
+                rank_zero_warn(warning)
 
 
 class Checkpoints(StepCallback):
     """Writes `checkpoints/last.ckpt` at epochs' ends, every so many minutes or steps, and keeps some epochs' files."""
 
-    def __init__(self, folder: Path, *, minutes: float, steps: int, keep_epochs: int) -> None:
-        self.folder = folder
-        self.minutes, self.steps, self.keep_epochs = minutes, steps, keep_epochs
+    def __init__(self, config: TrainConfig, metrics_logger: MetricsLogger) -> None:
+        self.folder = config.out / "checkpoints"
+        self.minutes, self.steps, self.keep_epochs = config.save_minutes, config.save_steps, config.keep_epochs
+        self.metrics_logger = metrics_logger
         self._saved_at = time.monotonic()
         self.saved_step = 0
 
@@ -137,18 +143,23 @@ class Checkpoints(StepCallback):
         step, steps_per_epoch = trainer.global_step, module.data.steps_per_epoch
         epoch = step // steps_per_epoch if step % steps_per_epoch == 0 else 0
         late = self.minutes > 0 and time.monotonic() - self._saved_at > 60 * self.minutes
-        if trainer.world_size > 1:  # the processes' clocks differ
-            late = trainer.strategy.broadcast(late)
+        late = module.any_process("save", late) and step - self.saved_step > 2  # an older wish has been fulfilled
         if epoch or late or (self.steps and step % self.steps == 0):
-            self.save(trainer)
+            self.save(trainer, module)
         if epoch and self.keep_epochs and epoch % self.keep_epochs == 0 and trainer.is_global_zero:
             kept = self.folder / f"epoch-{epoch:04d}.ckpt"
             with atomic_write(kept) as temporary:
                 temporary.unlink()
                 _link_or_copy(self.folder / "last.ckpt", temporary)
 
-    def save(self, trainer: Trainer) -> None:
-        """Replace `last.ckpt` at once; every process must call this."""
+    def save(self, trainer: Trainer, module: TrainModule) -> None:
+        """Replace `last.ckpt` at once, after the numbers of all its steps are written; every process must call this.
+
+        Raises:
+            UserError: the last step, or a weight, was not finite.
+        """
+        self.metrics_logger.write(trainer, module, wait=True)
+        require_finite_weights(module, trainer.global_step)
         path = self.folder / "last.ckpt"
         if trainer.is_global_zero:
             with atomic_write(path) as temporary:
@@ -184,15 +195,14 @@ class GracefulStop(StepCallback):
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt("stopped at once, without saving")
         self.received = signal.Signals(number)
+        # Not print(): the signal may have come in the middle of one.
+        os.write(2, b"\nvideomac: finishing this step, then saving; Ctrl-C again stops at once\n")
 
     def on_step(self, trainer: Trainer, module: TrainModule) -> None:
         """Save and stop if any process was told to."""
-        stop = self.received is not None
-        if trainer.world_size > 1:
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if stop:
+        if module.any_process("stop", self.received is not None):
             if self.checkpoints.saved_step != trainer.global_step:
-                self.checkpoints.save(trainer)
+                self.checkpoints.save(trainer, module)
             self.stopped = trainer.global_step < module.data.total_steps
             trainer.should_stop = True
 
@@ -216,6 +226,7 @@ class Bar(TQDMProgressBar):
         bar = self.train_progress_bar
         bar.set_description(self.title, refresh=False)
         bar.initial = bar.n = bar.last_print_n = trainer.global_step * trainer.accumulate_grad_batches
+        bar.total = trainer.max_steps * trainer.accumulate_grad_batches  # which Lightning forgets on resuming
 
     def get_metrics(self, trainer: Trainer, module: Any) -> dict[str, Any]:
         """Return what stands at the end of the bar."""
@@ -246,7 +257,7 @@ def progress(trainer: Trainer, module: TrainModule, speed: Throughput) -> dict[s
     """Return what the bar and the lines show beside the steps."""
     return {
         "epoch": f"{(trainer.global_step - 1) // module.data.steps_per_epoch + 1}/{module.config.epochs}",
-        "loss": f"{module.metrics['loss']:.3f}",
-        f"{speed.unit}/s": f"{speed.rate:.1f}",
+        **({"loss": f"{module.metrics['loss']:.3f}"} if module.metrics else {}),
+        f"{module.unit}/s": f"{speed.rate:.1f}",
         "data wait": f"{speed.data_wait:.0%}",
     }

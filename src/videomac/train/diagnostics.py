@@ -2,47 +2,48 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from videomac.errors import UserError
-from videomac.models.videomac import VideoMAC
 
 
-def require_finite(model: VideoMAC, pair: Tensor, mask: Tensor, loss: Tensor, *, step: int, out: Path) -> None:
-    """Stop the run if the loss of this batch is NaN or infinite, before any weight is changed.
+def bad_step(step: int, loss: float, where: str, out: Path) -> UserError:
+    """The error that ends a run in which loss or gradient of a step is NaN or infinite; that step changed no weight.
 
     Args:
-        model: the model.
-        pair: the batch, `[B, 2, 3, H, W]`.
-        mask: its masks.
+        step: number of the optimizer step, from 1.
         loss: its loss.
-        step: optimizer steps done.
+        where: what was not finite first.
         out: the run's folder.
-
-    Raises:
-        UserError: the loss is not finite; names the first module whose output is not, and the last good checkpoint.
     """
-    if torch.isfinite(loss):
-        return
     checkpoint = out / "checkpoints" / "last.ckpt"
     kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
-    raise UserError(
-        f"the loss is {loss.item()} at optimizer step {step + 1}: {first_bad_module(model, pair, mask)}; nothing was "
-        f"written over, {kept}; try a lower --base_lr, a longer --warmup_epochs or --precision 32-true"
+    what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+    return UserError(
+        f"{what} at optimizer step {step}: {where}; no weight was changed, {kept}; "
+        "try a lower --base_lr, a longer --warmup_epochs or --precision 32-true"
     )
 
 
 @torch.no_grad()
-def first_bad_module(model: VideoMAC, pair: Tensor, mask: Tensor) -> str:
-    """Name what is not finite first, in the order of computation: the frames, a parameter, or a module's output."""
-    if not torch.isfinite(pair).all():
-        return "the frames of this batch are not finite"
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            return f"the weights {name} are not finite, so an earlier step's gradient was not"
+def first_bad_module(model: nn.Module, forward: Callable[[], object]) -> str | None:
+    """Name what is not finite first, in the order of computation: a weight, or the output of a module.
+
+    Args:
+        model: the model; its buffers are not looked at, for a bad batch has already gone through them.
+        forward: runs it.
+
+    Returns:
+        None if everything is finite.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return f"the weight {name} is not finite"
     found: list[str] = []
     handles = [
         module.register_forward_hook(_note_if_bad(f"{name} ({type(module).__name__})", found))
@@ -50,11 +51,25 @@ def first_bad_module(model: VideoMAC, pair: Tensor, mask: Tensor) -> str:
         if module is not model
     ]
     try:
-        model(pair, mask)
+        forward()
     finally:
         for handle in handles:
             handle.remove()
-    return f"the first module with a non-finite output is {found[0]}" if found else "every module's output is finite"
+    return f"the first module with a non-finite output is {found[0]}" if found else None
+
+
+def require_finite_weights(model: nn.Module, step: int) -> None:
+    """Refuse to save a model that holds a NaN or infinite number.
+
+    Raises:
+        UserError: names the first such tensor.
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(
+                f"{name} is not finite after optimizer step {step}: nothing was written over; "
+                "try a lower --base_lr or a longer --warmup_epochs"
+            )
 
 
 def _note_if_bad(label: str, found: list[str]):  # type: ignore[no-untyped-def]

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
 
 from timm.models import group_parameters
 from timm.models.convnext import ConvNeXt
 from torch import nn
+from torch.optim import AdamW
+
+from videomac.config import TrainConfig
 
 Grouping = Literal["single", "group"]
 BLOCKS_PER_GROUP = 3
@@ -38,6 +42,15 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[ParameterGro
             small = parameter.ndim <= 1 or name.endswith(".bias")
             (spared if small and name not in also_decayed else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+
+
+def adamw(groups: Sequence[ParameterGroup], config: TrainConfig) -> AdamW:
+    """AdamW as one fused update, which alone can refuse a step on the device (`found_inf`) without being waited for."""
+    untyped: list[Any] = [*groups]
+    optimizer = AdamW(untyped, lr=0.0, betas=config.betas, fused=True)
+    if config.precision != "16-mixed":  # nothing is scaled, so gradients may be clipped
+        optimizer._step_supports_amp_scaling = False
+    return optimizer
 
 
 def scaled_lr(base_lr: float, global_batch_size: int) -> float:

@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from videomac.errors import UserError
 from videomac.models import ema
 from videomac.models.checkpoint import load_backbone, load_videomac, save_backbone
 from videomac.models.videomac import VideoMAC, VideoMACOutput
+from videomac.reconstruction.pairs import MaskedPairs, ReconstructedPairs
 from videomac.train import optim
-from videomac.train.callbacks import GracefulStop, MetricsLogger, Throughput
+from videomac.train.callbacks import Throughput
 from videomac.train.config import PretrainConfig
 from videomac.train.data import PretrainingData
-from videomac.train.diagnostics import require_finite
 from videomac.train.module import TrainModule
-from videomac.train.trainer import build_trainer, fit, is_first_process, prepare_folder, start_step
+from videomac.train.trainer import build_run, fit, is_first_process, prepare_folder
 from videomac.train.validation import ReconstructionPreview, load_held_out
 from videomac.utils.plots import loss_curves
 from videomac.utils.run_dir import read_rows, table, write_metrics
@@ -36,16 +34,23 @@ LOSSES = ("loss", "online_loss", "target_loss", "consistency_loss")
 """Fields of `VideoMACOutput` that are written down."""
 
 
+COLUMNS = (
+    *("step", "epoch", "loss", "online_loss", "target_loss", "consistency_loss", "feature_std"),
+    *("learning_rate", "momentum", "skipped_pairs", "held_out_loss"),
+)
+"""Columns of `metrics.csv`: nothing that depends on the clock, so that equal runs leave equal files."""
+
+
 class Pretraining(TrainModule):
     """One optimizer step of the method: losses, AdamW, learning rate, target network."""
 
     model: VideoMAC
     config: PretrainConfig
+    unit = "pairs"
 
     def configure_optimizers(self) -> Optimizer:
         """AdamW; biases and norms do not decay."""
-        groups: list[Any] = [*optim.parameter_groups(self.model, self.config.weight_decay)]
-        return AdamW(groups, lr=0.0, betas=self.config.betas, fused=self.device.type == "cuda")
+        return optim.adamw(optim.parameter_groups(self.model, self.config.weight_decay), self.config)
 
     def transfer_batch_to_device(self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int) -> Any:
         """All but the mask, which the encoder's tables are made of: read back from a GPU it would stall it."""
@@ -56,24 +61,21 @@ class Pretraining(TrainModule):
         """Loss of one micro-batch."""
         torch.manual_seed(self.step_seed(batch_idx))
         output: VideoMACOutput = self.model(batch["pair"], batch["mask"])
-        step = self.trainer.global_step
-        require_finite(self.model, batch["pair"], batch["mask"], output.loss, step=step, out=self.config.out)
         self.note(batch, **{name: getattr(output, name) for name in (*LOSSES, "feature_std")})
         return output.loss
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Step with the schedule's learning rate, then move the target network."""
-        step, config = self.trainer.global_step, self.config
-        learning_rate = self.set_learning_rate(optimizer)
+    def compute_again(self, batch: Mapping[str, Tensor]) -> None:
+        """The forward pass of a micro-batch, losses included."""
+        self.model(batch["pair"], batch["mask"])
+
+    def follow_weights(self, step: int) -> dict[str, float]:
+        """Move the target network."""
+        config = self.config
         # The released code starts the momentum's schedule again in every epoch, so that it never leaves its start.
         end = 1.0 if config.preset == "paper" else config.momentum
         momentum = ema.momentum_at(step, self.data.total_steps, config.momentum, end)
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.model.update_target(momentum)
-        numbers = self.reduced()
-        self.metrics = {name: numbers[name] for name in (*LOSSES, "feature_std")}
-        self.metrics |= {"learning_rate": learning_rate, "momentum": momentum}
-        self.metrics["skipped_pairs"] = round(numbers["skipped"])
+        return {"momentum": momentum}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the model."""
@@ -104,11 +106,13 @@ def run(config: PretrainConfig) -> dict[str, Any]:
     data = PretrainingData(config, model)
     if is_first_process():
         prepare_folder(config, data, RUN_FILES)
-    session = build_run(config, data, model, start_step(config))
-    module = Pretraining(model, config, data)
-    if not fit(config, data, session.trainer, session.stop, module, command="pretrain"):
+    preview = ReconstructionPreview(model, _held_out(config, data, model))
+    session = build_run(config, data, preview, COLUMNS, title="pre-training")
+    if not fit(config, session, Pretraining(model, config, data), command="pretrain"):
         return {}
-    return finish(config, data, model, session)
+    metrics = finish(config, data, model, session.throughput, preview.result)
+    print_summary(config, data, metrics)
+    return metrics
 
 
 RUN_FILES = (
@@ -165,60 +169,48 @@ def _take_weights(model: VideoMAC, path: Path) -> None:
         ) from error
 
 
-@dataclass
-class Run:
-    """A trainer, and the callbacks that are asked for numbers when it has ended."""
-
-    trainer: Trainer
-    speed: Throughput
-    pictures: ReconstructionPreview
-    stop: GracefulStop
+def _held_out(config: PretrainConfig, data: PretrainingData, model: VideoMAC) -> MaskedPairs | None:
+    if not data.held_out or not is_first_process():
+        return None
+    return load_held_out(data.held_out, config.held_out, config.frame_gap, config.size, model)
 
 
-def build_run(config: PretrainConfig, data: PretrainingData, model: VideoMAC, start_step: int) -> Run:
-    """Set up Lightning's trainer.
-
-    Raises:
-        UserError: a `trainer` option that it does not take, or a batch that does not divide among the devices.
-    """
-    held_out = None
-    if data.held_out and is_first_process():
-        held_out = load_held_out(data.held_out, config.held_out, config.frame_gap, config.size, model)
-    speed = Throughput()
-    pictures = ReconstructionPreview(model, held_out)
-    callbacks = [pictures, MetricsLogger(config.out / "metrics.csv", speed)]
-    trainer, stop = build_trainer(config, data, callbacks, speed, title="pre-training", start_step=start_step)
-    return Run(trainer, speed, pictures, stop)
-
-
-def finish(config: PretrainConfig, data: PretrainingData, model: VideoMAC, run: Run) -> dict[str, Any]:
-    """Export the online network, draw the curves, write `metrics.json` (means over the last epoch), print a summary."""
+def finish(
+    config: PretrainConfig,
+    data: PretrainingData,
+    model: VideoMAC,
+    throughput: Throughput,
+    held_out: ReconstructedPairs | None,
+) -> dict[str, Any]:
+    """Export the online network, draw the curves, write `metrics.json`: means over the last epoch."""
     save_backbone(model, config.out / "backbone", name=config.backbone)
     loss_curves(config.out / "metrics.csv", config.out / "losses.png")
     rows = read_rows(config.out / "metrics.csv", last_step=data.total_steps)
     last_epoch = rows[-data.steps_per_epoch :]
     metrics: dict[str, Any] = {key: sum(float(row[key]) for row in last_epoch) / len(last_epoch) for key in LOSSES}
-    metrics["pairs_per_second"] = run.speed.rate
-    metrics["data_wait_share"] = run.speed.data_wait
-    if run.pictures.result is not None:
-        metrics["held_out_loss"] = run.pictures.result.loss
-        metrics["held_out_zero_loss"] = run.pictures.result.zero_loss
+    metrics["pairs_per_second"] = throughput.rate
+    metrics["data_wait_share"] = throughput.data_wait
+    if held_out is not None:
+        metrics["held_out_loss"] = held_out.loss
+        metrics["held_out_zero_loss"] = held_out.zero_loss
     metrics["steps"] = data.total_steps
     metrics["videos"] = data.num_videos
     metrics["skipped_videos"] = data.num_skipped
     metrics["skipped_pairs"] = round(sum(float(row["skipped_pairs"]) for row in rows))
     write_metrics(config.out, metrics)
+    return metrics
+
+
+def print_summary(config: PretrainConfig, data: PretrainingData, metrics: dict[str, Any]) -> None:
+    """Say what came out, and what lies in the out folder."""
     print(f"\n{config.backbone}, pre-trained for {config.epochs} epochs ({data.total_steps} steps):")
     print(table([(key.replace("_", " "), value) for key, value in metrics.items()]))
     print(f"\nIn {config.out}:")
-    print(
-        table(
-            [
-                ("backbone/", "the weights, for timm.create_model('local-dir:...', pretrained=True)"),
-                ("checkpoints/", "last.ckpt, for `videomac reconstruct` and --init_from"),
-                ("losses.png", "the curves of metrics.csv"),
-                *([("reconstruction.png", "held-out pairs")] if run.pictures.result else []),
-            ]
-        )
-    )
-    return metrics
+    made = [
+        ("backbone/", "the weights, for timm.create_model('local-dir:...', pretrained=True)"),
+        ("checkpoints/", "last.ckpt, for `videomac reconstruct` and --init_from"),
+        ("losses.png", "the curves of metrics.csv"),
+    ]
+    if "held_out_loss" in metrics:
+        made.append(("reconstruction.png", "held-out pairs"))
+    print(table(made))

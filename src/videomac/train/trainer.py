@@ -6,17 +6,19 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from videomac.config import TrainConfig, as_plain, changed_keys, save_config
 from videomac.data.loader import TrainingData
 from videomac.errors import UserError
-from videomac.train.callbacks import Bar, Checkpoints, GracefulStop, ProgressLines, Throughput
+from videomac.train.callbacks import Bar, Checkpoints, GracefulStop, MetricsLogger, ProgressLines, Throughput
+from videomac.train.module import TrainModule
 from videomac.utils.io import read_torch
 from videomac.utils.run_dir import prepare_out_dir
 
@@ -73,36 +75,36 @@ def is_first_process() -> bool:
     return rank == 0
 
 
-def build_trainer(
-    config: TrainConfig,
-    data: TrainingData,
-    callbacks: Sequence[Callback],
-    speed: Throughput,
-    *,
-    title: str,
-    start_step: int,
-) -> tuple[Trainer, GracefulStop]:
-    """Set up Lightning's trainer, with checkpoints, a clean stop and a progress bar.
+@dataclass
+class Run:
+    """A trainer, and the callbacks that are asked for something when it has ended."""
+
+    trainer: Trainer
+    throughput: Throughput
+    stop: GracefulStop
+
+
+def build_run(config: TrainConfig, data: TrainingData, evaluation: Callback, columns: Sequence[str], title: str) -> Run:
+    """Set up Lightning's trainer, with curves, checkpoints, a clean stop and a progress bar.
 
     Args:
         config: the options.
         data: tells the number of steps.
-        callbacks: what happens after a step before its checkpoint is written: its numbers, and their curve.
-        speed: measures it.
+        evaluation: adds numbers to the steps at which an epoch ends.
+        columns: of `metrics.csv`.
         title: of the progress bar.
-        start_step: optimizer steps already taken.
 
     Raises:
         UserError: a `trainer` option that it does not take, or a batch that does not divide among the devices.
     """
-    checkpoints = Checkpoints(
-        config.out / "checkpoints", minutes=config.save_minutes, steps=config.save_steps, keep_epochs=config.keep_epochs
-    )
+    throughput = Throughput()
+    metrics_logger = MetricsLogger(config.out / "metrics.csv", throughput, columns)
+    checkpoints = Checkpoints(config, metrics_logger)
     stop = GracefulStop(checkpoints)
     # The order matters: the numbers of a step are complete, then written, then vouched for by a checkpoint.
-    callbacks = [*callbacks, checkpoints, stop]
+    callbacks: list[Callback] = [evaluation, metrics_logger, checkpoints, stop]
     if config.trainer.get("enable_progress_bar", True):
-        callbacks.append(Bar(speed, title) if sys.stdout.isatty() else ProgressLines(speed))
+        callbacks.append(Bar(throughput, title) if sys.stdout.isatty() else ProgressLines(throughput))
     arguments = {
         "max_epochs": 1,
         "max_steps": data.total_steps,
@@ -110,8 +112,8 @@ def build_trainer(
         "devices": config.devices,
         "num_nodes": config.num_nodes,
         "accumulate_grad_batches": config.accumulate,
-        "callbacks": [*callbacks, speed],
-        "logger": _loggers(config, start_step),
+        "callbacks": [*callbacks, throughput],  # last, so that what the others do is not taken for waiting
+        "logger": _loggers(config),
         "default_root_dir": config.out,
         "log_every_n_steps": 1,
         "use_distributed_sampler": False,
@@ -129,12 +131,13 @@ def build_trainer(
             f"global_batch_size {config.global_batch_size} does not divide into {trainer.world_size} devices times "
             f"{config.accumulate} micro-batches: make it a multiple of {shares}"
         )
-    return trainer, stop
+    return Run(trainer, throughput, stop)
 
 
-def _loggers(config: TrainConfig, start_step: int) -> list[Logger]:
+def _loggers(config: TrainConfig) -> list[Logger]:
+    done = start_step(config)
     loggers: list[Logger] = [
-        TensorBoardLogger(config.out, name="", version="tensorboard", purge_step=start_step + 1 if start_step else None)
+        TensorBoardLogger(config.out, name="", version="tensorboard", purge_step=done + 1 if done else None)
     ]
     if config.wandb:
         if importlib.util.find_spec("wandb") is None:
@@ -143,15 +146,7 @@ def _loggers(config: TrainConfig, start_step: int) -> list[Logger]:
     return loggers
 
 
-def fit(
-    config: TrainConfig,
-    data: TrainingData,
-    trainer: Trainer,
-    stop: GracefulStop,
-    module: LightningModule,
-    *,
-    command: str,
-) -> bool:
+def fit(config: TrainConfig, run: Run, module: TrainModule, command: str) -> bool:
     """Train to the end, or until told to stop.
 
     Returns:
@@ -161,17 +156,17 @@ def fit(
         UserError: one raised while training, also in a process that loads data.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the checkpoint is saved.
     """
+    trainer = run.trainer
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # a moving average, on purpose
         warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning and the newest torch
-        warnings.filterwarnings("ignore", "Grad strides do not match")  # of depthwise weights, where they mean nothing
         try:
             trainer.fit(module, ckpt_path=last_checkpoint(config) if config.resume else None, weights_only=True)
         except UserError as error:  # from a worker it comes with the worker's traceback
             raise UserError(str(error).strip().rpartition("videomac.errors.UserError: ")[2]) from error
-    if stop.stopped and trainer.is_global_zero:  # the others end as if nothing had happened
+    if run.stop.stopped and trainer.is_global_zero:  # the others end as if nothing had happened
         raise KeyboardInterrupt(
-            f"stopped at step {trainer.global_step} of {data.total_steps}, which is saved; continue with "
+            f"stopped at step {trainer.global_step} of {module.data.total_steps}, which is saved; continue with "
             f"`videomac {command} --config {config.out / 'config.yaml'} --resume`"
         )
-    return trainer.is_global_zero and not stop.stopped
+    return trainer.is_global_zero and not run.stop.stopped

@@ -50,8 +50,7 @@ class ReconstructionPreview(StepCallback):
             return
         if trainer.is_global_zero:
             self.result = reconstruct_pairs(self.model, self.held_out)
-            module.metrics["held_out_loss"] = self.result.loss
-            module.metrics["held_out_zero_loss"] = self.result.zero_loss
+            module.add_numbers({"held_out_loss": self.result.loss, "held_out_zero_loss": self.result.zero_loss})
             epoch = trainer.global_step // module.data.steps_per_epoch
             self._publish(trainer, self._draw(module, f"epoch {epoch}"), module.config.out)
 
