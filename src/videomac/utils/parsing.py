@@ -1,0 +1,221 @@
+"""Options of a command: a config dataclass gives its flags, YAML keys and help, and a mistake becomes one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from videomac.errors import UserError
+
+METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME", Path: "PATH"}
+METAVARS.update({kind | None: name for kind, name in METAVARS.items()})
+
+
+def parse(name: str, config: type[Any], arguments: Sequence[str], *, positional: bool = False) -> Any:
+    """Turn the options of a command into its config dataclass.
+
+    Args:
+        name: of the command.
+        config: the class.
+        arguments: what stands behind the command on the command line.
+        positional: required options but `out` are written without their flags.
+
+    Raises:
+        UserError: an option is unknown, missing, of the wrong type, or refused by the config.
+    """
+    from jsonargparse import ArgumentParser
+
+    types = option_types(config)
+    bare = {field.name for field in fields(config) if _is_positional(field, positional)}
+    parser = ArgumentParser(prog=f"videomac {name}", exit_on_error=False, allow_abbrev=False, add_help=False)
+    parser.add_argument("--config", action="config")
+    # Which command wrote a config.yaml changes nothing of what is done.
+    parser.add_argument("--command", default=argparse.SUPPRESS)
+    # What a command writes into is never positional: two folders in a row would be mistaken for each other.
+    out = {field.name for field in fields(config) if positional and _is_required(field)} - bare
+    parser.add_class_arguments(config, as_group=False, as_positional=positional, skip=set(out))
+    for option in out:
+        parser.add_argument(f"--{option}", type=types[option], required=True)
+    try:
+        values = parser.parse_args(_spelt_out(arguments, types, bare))
+    except argparse.ArgumentError as error:
+        raise UserError(_explain(str(error), name, arguments, types, bare)) from error
+    return config(**{field: values[field] for field in types})
+
+
+def option_types(config: type[Any]) -> dict[str, Any]:
+    """The type of each option of a config dataclass, in order."""
+    hints = get_type_hints(config)
+    return {field.name: hints[field.name] for field in fields(config)}
+
+
+def _is_required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _is_positional(field: Field[Any], positional: bool) -> bool:
+    return positional and _is_required(field) and field.name != "out"
+
+
+def _is_list(kind: Any) -> bool:
+    return list in (get_origin(kind), *map(get_origin, get_args(kind)))
+
+
+def _spelt_out(arguments: Sequence[str], types: Mapping[str, Any], bare: Iterable[str]) -> list[str]:
+    """Write what jsonargparse wants: `--names a b` as `--names ["a", "b"]`, and `--resume` as `--resume true`."""
+    lists = {f"--{option}" for option, kind in types.items() if _is_list(kind)}
+    switches = {f"--{option}" for option, kind in types.items() if kind is bool}
+    spelt: list[str] = []
+    # Words at the start belong to a positional list, if there is one.
+    words: list[str] | None = [] if any(_is_list(types[option]) for option in bare) else None
+    for argument, following in zip([*arguments, "--"], [*arguments[1:], "--", "--"], strict=False):
+        if words is not None and not argument.startswith("-"):
+            words.append(argument)
+            continue
+        if words:
+            spelt.append(json.dumps(words) if not words[0].startswith("[") else words[0])
+        words = [] if argument in lists else None
+        spelt.append(argument)
+        if argument in switches and following.startswith("-"):
+            spelt.append("true")
+    return spelt[:-1]
+
+
+# Help -----------------------------------------------------------------------------------------------------------------
+
+
+def help_text(name: str, config: type[Any], *, positional: bool = False) -> str:
+    """All options of a command with their sentences and defaults, under the headings of `config.sections`."""
+    sections: Mapping[str, str] = getattr(config, "sections", {})
+    types, sentences = option_types(config), _sentences(config)
+    bare = [field for field in fields(config) if _is_positional(field, positional)]
+    parser = argparse.ArgumentParser(
+        usage=" ".join(["videomac", name, *(_metavar(types[field.name], flag=False) for field in bare), "[options]"]),
+        description=config.__doc__,
+        formatter_class=partial(argparse.HelpFormatter, max_help_position=30, width=110),
+    )
+    parser.add_argument("--config", metavar="PATH", help="YAML file with any of the options below")
+    parser.add_argument("--print_config", action="store_true", help="print all options as YAML and exit")
+    headed = {title: parser.add_argument_group(title) for title in dict.fromkeys(sections.values())}
+    group: Any = parser
+    for field in fields(config):
+        kind, text = types[field.name], _help(field, sentences[field.name])
+        if field in bare:
+            parser.add_argument(field.name, metavar=_metavar(kind, flag=False), help=text)
+            continue
+        group = headed[sections[field.name]] if field.name in sections else group
+        takes_none = {"nargs": "?"} if kind is bool else {}
+        group.add_argument(f"--{field.name}", metavar=_metavar(kind, flag=True), help=text, **takes_none)
+    return parser.format_help()
+
+
+def _sentences(config: type[Any]) -> dict[str, str]:
+    """The docstring below each field, of a class and its bases."""
+    found: dict[str, str] = {}
+    for kind in reversed(inspect.getmro(config)):
+        if kind is object:
+            continue
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                assert isinstance(field.target, ast.Name) and isinstance(below.value, ast.Constant)
+                found[field.target.id] = inspect.cleandoc(str(below.value.value))
+    return found
+
+
+def _help(field: Field[Any], sentence: str) -> str:
+    """A sentence with what holds unless the option is given, for argparse."""
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    if default is MISSING:
+        sentence += " (required)"
+    elif default not in (None, {}):
+        sentence += f" (default: {str(default).lower() if isinstance(default, bool) else default})"
+    return sentence.replace("%", "%%")
+
+
+def _metavar(kind: Any, *, flag: bool) -> str:
+    """What kind of value an option takes, in a word."""
+    if kind is bool:
+        return "true|false"
+    if _is_list(kind):
+        return f"{'NAME' if flag else 'PATH'} ..."
+    if get_origin(kind) is Literal:
+        return "|".join(map(str, get_args(kind)))
+    return METAVARS.get(kind, "VALUE")
+
+
+# Mistakes -------------------------------------------------------------------------------------------------------------
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """A question that names the word nearest to a mistyped one; empty if none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _explain(text: str, name: str, arguments: Sequence[str], types: Mapping[str, Any], bare: set[str]) -> str:
+    """Return jsonargparse's complaint as one sentence that names the option or file and the cure."""
+    text = " ".join(text.split())
+    help_ = f"`videomac {name} --help` lists the options"
+    if match := re.search(r"[Uu]nrecognized arguments: (\S+)", text):
+        word = match.group(1).split("=")[0]
+        if not word.startswith("-"):
+            return f"unexpected argument {word!r}: options are written as --name value; {help_}"
+        return f"unknown option {word}{_close_option(word, types, '--')}; {help_}"
+    if match := re.search(r"Option '(\S+)' is not accepted", text):
+        return f"unknown key {match.group(1)!r} in {_file(arguments)}{_close_option(match.group(1), types)}; {help_}"
+    if match := re.search(r"arguments are required: (.+)", text):
+        missing = ", ".join(option if option in bare else f"--{option}" for option in match[1].split(", "))
+        return f"missing {missing}; {help_}"
+    if "File does not exist" in text:
+        return f"--config: there is no file {_file(arguments)}"
+    if match := re.search(r"Problems parsing config: (.+)", text):
+        return f"{_file(arguments)} is not valid YAML: {match.group(1)}"
+    if "Unexpected config" in text:
+        return f"{_file(arguments)} must hold lines such as `epochs: 100`, one option each; {help_}"
+    if (match := re.search(r'Parser key "(\w+)".*(?:Got|Given) value: (.*)$', text)) and match[1] in types:
+        return f"{match.group(1)} must be {_wording(types[match.group(1)])}, but is {match.group(2)!r}"
+    return f"{text.removeprefix('argument ')}; {help_}"
+
+
+def _file(arguments: Sequence[str]) -> str:
+    """Return the file given to `--config`."""
+    given = [
+        word.partition("=")[2] or following
+        for word, following in zip(arguments, [*arguments[1:], ""], strict=True)
+        if word.split("=")[0] == "--config"
+    ]
+    return given[-1] if given else "the config file"
+
+
+def _wording(kind: Any) -> str:
+    """Return a type in words: `int | None` as "a whole number or null"."""
+    simple = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    if kind in simple:
+        return simple[kind]
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) is list:
+        return "one or more: " + _wording(get_args(kind)[0])
+    if get_origin(kind) is tuple:
+        return "[" + ", ".join(map(_wording, get_args(kind))) + "]"
+    if get_args(kind) and get_origin(kind) is not dict:
+        return " or ".join(map(_wording, get_args(kind)))
+    return {Path: "a path"}.get(kind, "a mapping")
+
+
+def _close_option(word: str, options: Iterable[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(word.lstrip("-").replace("-", "_"), list(options), n=1, cutoff=0.6)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
