@@ -204,6 +204,8 @@ class TrainModule(pl.LightningModule):
         """What was not finite first in a step; the weights are still those that it found."""
         batches = self.data.batches(step - 1, self.trainer.global_rank, self.trainer.world_size)
         for batch_idx, batch in enumerate(batches):
+            if not all(torch.isfinite(value).all() for value in batch.values() if value.is_floating_point()):
+                return "the data of this batch is not finite"
             moved = self.transfer_batch_to_device(batch, self.device, 0)
             torch.manual_seed(self.step_seed(batch_idx))
             with self.trainer.precision_plugin.train_step_context():
