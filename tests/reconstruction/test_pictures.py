@@ -1,14 +1,10 @@
-import csv
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from videomac.data.transforms import normalize
 from videomac.models.losses import normalize_patches, patchify
 from videomac.reconstruction.pictures import Reconstruction, reconstruct_frames, reconstruction_sheet
-from videomac.utils.plots import loss_curves
 
 
 @pytest.fixture
@@ -67,19 +63,3 @@ def test_the_sheet_has_both_frames_of_each_pair_in_eight_columns():
     assert shown == [10, 20, 30, 40, 110, 120, 130, 140]
     order = [value for value in dict.fromkeys(red[sheet.height // 2 - 60].tolist()) if value in shown]
     assert order == shown, "frame, masked, reconstruction, pasted; first frame, then second"
-
-
-def test_the_loss_curves_are_drawn_from_the_csv(tmp_path):
-    keys = ("step", "loss", "online_loss", "target_loss", "consistency_loss", "learning_rate", "held_out_loss")
-    with (tmp_path / "metrics.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(keys)
-        writer.writerows(
-            [step, 2 - step / 100, 1, 1, 0.1, 1e-3, 0.9 if step % 10 == 0 else ""] for step in range(1, 41)
-        )
-    loss_curves(tmp_path / "metrics.csv", tmp_path / "losses.png")
-    with Image.open(tmp_path / "losses.png") as image:
-        assert image.size == (960, 720)
-        colors = {color for _, color in image.convert("RGB").getcolors(1 << 20)}
-    for color in ((0, 0, 0), (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189)):
-        assert color in colors, "four losses, held-out loss, learning rate"

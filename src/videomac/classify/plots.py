@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from videomac.utils.plots import smooth
+from videomac.utils.plots import draw_smoothed
 
 READABLE_CLASSES = 40
 """Up to so many classes have their names beside the confusion matrix."""
@@ -30,8 +30,7 @@ def draw_curves(metrics_csv: Path, path: Path, steps_per_epoch: int) -> None:
     figure = Figure(figsize=(8, 7), layout="constrained")
     losses, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1])
     values = [float(row["loss"]) for row in rows]
-    losses.plot(epochs, values, color="black", alpha=0.2, linewidth=0.8)
-    losses.plot(epochs, smooth(values), color="black", label="training (on mixed images)")
+    draw_smoothed(losses, epochs, values, color="black", label="training (on mixed images)")
     for prefix, color, label in (("", "tab:blue", "last weights"), ("ema_", "tab:orange", "moving average")):
         ends = [(epoch, row) for epoch, row in zip(epochs, rows, strict=True) if row[f"{prefix}top1"]]
         if not ends:

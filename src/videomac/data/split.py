@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from videomac.data.video import Video
+from videomac.utils.spacing import evenly_spaced
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def split_held_out(videos: Sequence[Video], pairs: int, frame_gap: int) -> tuple
     least = frame_gap + 1 if whole else 10 * (frame_gap + 1)
     candidates = [index for index, video in enumerate(videos) if len(video) >= least]
     count = min(pairs, len(candidates))
-    chosen = {candidates[(2 * k + 1) * len(candidates) // (2 * count)] for k in range(count)}
+    chosen = {candidates[index] for index in evenly_spaced(count, len(candidates))}
     training: list[Video] = []
     held_out: list[Excerpt] = []
     for index, video in enumerate(videos):

@@ -9,9 +9,10 @@ from typing import cast
 import av
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from videomac.evaluate.images import PALETTE, read_frame
+from videomac.utils.plots import font
 
 Picture = npt.NDArray[np.uint8]
 # Neck to face, neck to belly, shoulders, hips, arms and legs of JHMDB's 15 joints.
@@ -116,10 +117,10 @@ def contact_sheet(title: str, captions: Sequence[str], rows: Sequence[Sequence[P
     size = (len(captions) * (CELL_WIDTH + gap) + gap, 2 * line + len(rows) * (height + gap) + gap)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((gap, 4), title, fill="black", font=ImageFont.load_default(20))
+    draw.text((gap, 4), title, fill="black", font=font(20))
     for column, caption in enumerate(captions):
         left = gap + column * (CELL_WIDTH + gap)
-        draw.text((left, line + 4), caption, fill="black", font=ImageFont.load_default(17))
+        draw.text((left, line + 4), caption, fill="black", font=font(17))
         for row, pictures in enumerate(rows):
             cell = Image.fromarray(pictures[column]).resize((CELL_WIDTH, height), Image.Resampling.LANCZOS)
             sheet.paste(cell, (left, 2 * line + row * (height + gap)))

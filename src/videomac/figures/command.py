@@ -29,6 +29,7 @@ from videomac.reconstruction.pairs import MaskedPairs, fitting_size, reconstruct
 from videomac.reconstruction.pictures import Reconstruction, reconstruct_frames
 from videomac.utils.device import pick_device
 from videomac.utils.run_dir import prepare_out_dir, table, write_metrics, write_rows
+from videomac.utils.spacing import evenly_spaced
 
 OWNED = (
     "config.yaml",
@@ -141,7 +142,7 @@ def figure_5(config: FiguresConfig, model: VideoMAC) -> None:
 def figure_8(config: FiguresConfig, model: VideoMAC, video: Video) -> dict[str, Any]:
     """Reconstructions of pairs that are evenly spread over the video."""
     count = min(config.pairs, len(video) - config.frame_gap)
-    starts = [(2 * k + 1) * (len(video) - config.frame_gap) // (2 * count) for k in range(count)]
+    starts = evenly_spaced(count, len(video) - config.frame_gap)
     pair = _pairs(config, model, video, starts)
     grid = (pair.shape[3] // model.patch_size, pair.shape[4] // model.patch_size)
     ratio = config.mask_ratio or model.mask_ratio

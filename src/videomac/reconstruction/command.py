@@ -23,6 +23,7 @@ from videomac.reconstruction.pairs import MaskedPairs, fitting_size, reconstruct
 from videomac.reconstruction.pictures import pairs_sheet, reconstruct_frames
 from videomac.utils.device import pick_device
 from videomac.utils.run_dir import prepare_out_dir, table, write_metrics, write_rows
+from videomac.utils.spacing import evenly_spaced
 from videomac.utils.video_writer import write_video
 
 OWNED = ("config.yaml", "metrics.json", "environment.json", "report.html", "metrics.csv", "*.png", "*.mp4")
@@ -83,7 +84,7 @@ def _reconstruct_video(
     except ValueError as error:
         raise UserError(str(error)) from error
     count = min(config.pairs, len(video) - config.frame_gap)
-    firsts = [(2 * k + 1) * (len(video) - config.frame_gap) // (2 * count) for k in range(count)]
+    firsts = evenly_spaced(count, len(video) - config.frame_gap)
     pair = torch.stack([normalize(resize(video.read([t, t + config.frame_gap]), size)) for t in firsts])
     labels = tuple(f"{name}, frames {t} and {t + config.frame_gap}" for t in firsts)
     held_out = MaskedPairs(pair, model.sample_mask(count, size, generator), labels)

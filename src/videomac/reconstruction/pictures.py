@@ -8,17 +8,18 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from videomac.data.transforms import denormalize
 from videomac.models.losses import patchify, unpatchify
 from videomac.models.videomac import VideoMAC, VideoMACOutput
 from videomac.reconstruction.pairs import MaskedPairs
+from videomac.utils.plots import FAINT, INK, PAPER, font
+from videomac.utils.spacing import evenly_spaced
 
 GREY = 0.5
 MARGIN, GAP, LINE = 16, 4, 20  # pixels of a sheet
-INK, FAINT, PAPER = (30, 30, 30), (120, 120, 120), (255, 255, 255)
 COLUMNS = ("frame", "masked", "reconstruction", "pasted")
 
 
@@ -101,18 +102,18 @@ def reconstruction_sheet(
         [("first frame, online network", first), ("second frame, target network", second)]
     ):
         left = MARGIN + side * (half + MARGIN)
-        draw.text((left, MARGIN), title, INK, _font(15))
+        draw.text((left, MARGIN), title, INK, font(15))
         for column, name in enumerate(COLUMNS):
             x = left + column * (width + GAP)
-            draw.text((x, MARGIN + LINE), name, FAINT, _font(12))
+            draw.text((x, MARGIN + LINE), name, FAINT, font(12))
             for row, picture in enumerate(getattr(pictures, name)):
                 y = MARGIN + 3 * LINE + row * (height + LINE + GAP)
                 sheet.paste(_to_pil(picture).resize((width, height), Image.Resampling.NEAREST), (x, y))
     for row, label in enumerate(labels):
-        draw.text((MARGIN, MARGIN + 2 * LINE + row * (height + LINE + GAP) + 3), label, INK, _font(12))
+        draw.text((MARGIN, MARGIN + 2 * LINE + row * (height + LINE + GAP) + 3), label, INK, font(12))
     note = "The brightness and contrast of each patch are taken from the frame." if norm_pix_loss else ""
     for line, text in enumerate((caption, note)):
-        draw.text((MARGIN, sheet.height - MARGIN - (2 - line) * LINE + 4), text, FAINT, _font(12))
+        draw.text((MARGIN, sheet.height - MARGIN - (2 - line) * LINE + 4), text, FAINT, font(12))
     return sheet
 
 
@@ -124,17 +125,13 @@ def _to_pil(picture: Tensor) -> Image.Image:
     return Image.fromarray(picture.permute(1, 2, 0).numpy())
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
 SHEET_ROWS = 6
 
 
 def pairs_sheet(model: VideoMAC, pairs: MaskedPairs, output: VideoMACOutput, caption: str) -> Image.Image:
     """Draw the reconstruction sheet of the held-out pairs, `SHEET_ROWS` of them at most, evenly spread."""
     count = len(pairs.labels)
-    shown = [(2 * k + 1) * count // (2 * min(count, SHEET_ROWS)) for k in range(min(count, SHEET_ROWS))]
+    shown = evenly_spaced(min(count, SHEET_ROWS), count)
     mask_a, mask_b = (output.mask, output.mask) if output.mask.ndim == 3 else output.mask.unbind(1)
     first, second = (
         reconstruct_frames(pairs.pair[shown, frame], prediction[shown], mask[shown], norm_pix_loss=model.norm_pix_loss)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from videomac.utils.plots import smooth
+from videomac.utils.plots import draw_smoothed
 
 # Colours that stand for the page's CSS variables, and are replaced by them.
 INK, GRID, SERIES = "#010203", "#040506", ("#a10001", "#a20002", "#a30003", "#a40004", "#a50005", "#a60006")
@@ -49,8 +49,7 @@ def chart(title: str, series: Sequence[Series], x_label: str, salt: str) -> str:
     for number, line in enumerate(series):
         colour = SERIES[number % len(SERIES)]
         if line in many and _is_noisy(line.values):
-            axis.plot(line.steps, line.values, color=colour, alpha=0.22, linewidth=0.8)
-            axis.plot(line.steps, smooth(line.values), color=colour, linewidth=2, label=line.name)
+            draw_smoothed(axis, line.steps, line.values, color=colour, label=line.name)
         elif line in many:
             axis.plot(line.steps, line.values, color=colour, linewidth=2, label=line.name)
         else:

@@ -17,6 +17,7 @@ import yaml
 from videomac.errors import UserError
 from videomac.evaluate.compare import COLUMNS
 from videomac.reporting.charts import Series, chart
+from videomac.utils.spacing import evenly_spaced
 
 KINDS = {
     "pretrain": ("Pre-training", {"gamma", "mask_ratio", "epochs"}),
@@ -257,7 +258,7 @@ def _videos(folder: Path, most: int) -> tuple[list[Media], list[str]]:
     if len(playable) < len(found):
         notes.append(f"{len(found) - len(playable)} videos are not H.264 with halved colour, which browsers need.")
     count = min(most, len(playable))
-    chosen = [playable[(2 * k + 1) * len(playable) // (2 * count)] for k in range(count)]
+    chosen = [playable[index] for index in evenly_spaced(count, len(playable))]
     if count < len(playable):
         notes.append(f"{count} of {len(playable)} videos are shown, spread evenly over their names.")
     return [Media(path.stem, _uri(path, "video/mp4")) for path in chosen], notes

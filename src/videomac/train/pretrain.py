@@ -25,17 +25,13 @@ from videomac.train.callbacks import Throughput
 from videomac.train.config import PretrainConfig
 from videomac.train.data import PretrainingData
 from videomac.train.module import TrainModule
+from videomac.train.plots import LOSSES, loss_curves
 from videomac.train.trainer import build_run, fit, is_first_process, prepare_folder
 from videomac.train.validation import ReconstructionPreview, load_held_out
-from videomac.utils.plots import loss_curves
 from videomac.utils.run_dir import read_rows, table, write_metrics
 
-LOSSES = ("loss", "online_loss", "target_loss", "consistency_loss")
-"""Fields of `VideoMACOutput` that are written down."""
-
-
 COLUMNS = (
-    *("step", "epoch", "loss", "online_loss", "target_loss", "consistency_loss", "feature_std"),
+    *("step", "epoch", *LOSSES, "feature_std"),
     *("learning_rate", "momentum", "skipped_pairs", "held_out_loss"),
 )
 """Columns of `metrics.csv`: nothing that depends on the clock, so that equal runs leave equal files."""

@@ -18,6 +18,7 @@ from videomac.reconstruction.pictures import pairs_sheet
 from videomac.train.callbacks import StepCallback
 from videomac.train.module import TrainModule
 from videomac.utils.io import atomic_write
+from videomac.utils.spacing import evenly_spaced
 
 
 def load_held_out(
@@ -29,8 +30,7 @@ def load_held_out(
     frames, labels = [], []
     for number, excerpt in enumerate(excerpts):
         share = pairs // len(excerpts) + (number < pairs % len(excerpts))
-        for k in range(share):
-            first = (2 * k + 1) * (len(excerpt) - frame_gap) // (2 * share)
+        for first in evenly_spaced(share, len(excerpt) - frame_gap):
             frames.append(transform(excerpt.read([first, first + frame_gap]), generator))
             shown = excerpt.start + first
             labels.append(f"{excerpt.name}, frames {shown} and {shown + frame_gap}")

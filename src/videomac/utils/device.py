@@ -1,10 +1,16 @@
-"""Which device a command computes on."""
+"""Which device a command computes on, and in which arithmetic."""
 
 from __future__ import annotations
+
+import contextlib
+from typing import Any, Literal
 
 import torch
 
 from videomac.errors import UserError
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""Lightning's names of the arithmetics that a network may be evaluated in."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -20,3 +26,10 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"device {name!r} cannot be used ({reason}): try --device cpu") from error
+
+
+def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """The context in which a network's forward pass has this arithmetic."""
+    if precision == "32-true":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16-mixed" else torch.float16)
