@@ -31,6 +31,8 @@ class TrainConfig:
     out: Path
     """Folder for everything the run makes."""
 
+    command: ClassVar[str]
+    """The command that takes these options; `config.yaml` says so."""
     sections: ClassVar[dict[str, str]] = {}
     """First option of each section of the help, in the order in which the sections are shown."""
 
@@ -123,27 +125,56 @@ def as_plain(config: Any) -> dict[str, Any]:
     return {key: _plain(value) for key, value in asdict(config).items()}
 
 
-def save_config(config: Any, path: Path) -> None:
-    """Write a resolved config as YAML that `--config` reads back."""
+def save_config(config: Any) -> None:
+    """Write the command and its resolved options to the out folder, as a `config.yaml` that `--config` reads back."""
     import yaml
 
-    values = as_plain(config)
+    values = {"command": config.command, **as_plain(config)}
     values.update({key: False for key in ("resume", "overwrite") if key in values})
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    (config.out / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
-def changed_keys(config: Any, path: Path) -> list[str]:
-    """Return the keys in which `config` differs from the run whose config.yaml is at `path`, and would change it.
+def read_config(folder: Path, made_by: str = "") -> dict[str, Any]:
+    """Read what a command wrote down about itself in the `config.yaml` of its out folder.
+
+    Args:
+        folder: the out folder.
+        made_by: the command, such as "pretrain"; "eval" stands for all of its benchmarks. Any command unless given.
+
+    Returns:
+        "command", and its options.
 
     Raises:
-        UserError: if the file cannot be read as a config.
+        UserError: there is no such file, it is damaged, or another command wrote it.
     """
     import yaml
 
+    path, cure = folder / "config.yaml", f"name a folder that `videomac {made_by or 'COMMAND'}` wrote"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no run (no config.yaml): {cure}")
     try:
-        before = type(config)(**yaml.safe_load(path.read_text()))
-    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not a config of this version of videomac: {error}") from error
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:100]}): restore it") from error
+    if not isinstance(found, dict) or "command" not in found:
+        raise UserError(f"{path} does not say which command of videomac wrote it: {cure}")
+    if made_by and str(found["command"]).split()[0] != made_by:
+        raise UserError(f"{folder} was made by `videomac {found['command']}`: {cure}")
+    return found
+
+
+def changed_keys(config: Any, folder: Path) -> list[str]:
+    """Return the keys in which `config` differs from the run in a folder, and would change it.
+
+    Raises:
+        UserError: if the run's config.yaml cannot be read as such a config.
+    """
+    stored = read_config(folder, config.command)
+    del stored["command"]
+    try:
+        before = type(config)(**stored)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'config.yaml'} is not a config of this version of videomac: {error}") from error
     keys = sorted(field.name for field in fields(config) if field.name not in FREE_ON_RESUME)
     return [key for key in keys if getattr(before, key) != getattr(config, key)]
 

@@ -72,13 +72,13 @@ def test_benchmarks_stand_side_by_side(runs: dict[str, Path]) -> None:
 
 
 def test_folders_that_are_no_finished_evaluations(runs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is no evaluation \(no config.yaml\)"):
+    with pytest.raises(UserError, match=r"holds no run \(no config.yaml\)"):
         compare.run(CompareConfig(runs=[tmp_path]))
     (tmp_path / "config.yaml").write_text((runs["first"] / "config.yaml").read_text())
     with pytest.raises(UserError, match="has not finished"):
         compare.run(CompareConfig(runs=[tmp_path]))
     (tmp_path / "config.yaml").write_text("epochs: 3\n")
-    with pytest.raises(UserError, match="is not of an evaluation"):
+    with pytest.raises(UserError, match="does not say which command"):
         compare.run(CompareConfig(runs=[tmp_path]))
     with pytest.raises(UserError, match="nothing to compare"):
         compare.run(CompareConfig(runs=[]))

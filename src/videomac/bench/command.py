@@ -82,7 +82,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     prepare_out_dir(config.out, OWNED, overwrite=config.overwrite)
-    save_config(config, config.out / "config.yaml")
+    save_config(config)
     ceilings = measure_ceilings(device, _dtype(config))
     lines = [machine(config, device, ceilings), "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     print("\n".join(lines), flush=True)

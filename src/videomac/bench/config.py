@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from videomac.config import require_at_least
 from videomac.errors import UserError
@@ -16,6 +16,8 @@ class BenchConfig:
 
     out: Path
     """Folder for the table and the numbers."""
+
+    command: ClassVar[str] = "bench"
 
     backbones: list[str] = field(default_factory=lambda: ["convnextv2_tiny", "resnet50", "resnet18"])
     """Networks whose encoder is measured, forward and backward: on blocks, masked, and dense."""

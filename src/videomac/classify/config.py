@@ -21,6 +21,7 @@ class FinetuneConfig(TrainConfig):
     out: Path
     """Folder for everything the run makes: checkpoints, curves, pictures, the classifier."""
 
+    command: ClassVar[str] = "finetune"
     sections: ClassVar[dict[str, str]] = {
         "pretrained": "network",
         "image_size": "data",
@@ -105,6 +106,8 @@ class ProbeConfig:
     """Pre-trained weights (run folder, checkpoint, exported folder), or a timm name for random or timm's weights."""
     out: Path
     """Folder for the features, the numbers and the pictures."""
+
+    command: ClassVar[str] = "probe"
 
     pretrained: bool | None = None
     """Download timm's weights; unless given, only for names that have a tag, such as resnet50.a1_in1k."""

@@ -151,6 +151,6 @@ def run(config: FinetuneConfig) -> dict[str, Any]:
             f"mixup and cutmix mix images in pairs, but global_batch_size {config.global_batch_size} gives each of "
             f"{trainer.world_size * config.accumulate} micro-batches an odd number: change it, or set both to 0"
         )
-    if not fit(config, session, module, command="finetune"):
+    if not fit(config, session, module):
         return {}
     return finish(config, data, network, module.ema, validation, session.throughput)

@@ -58,7 +58,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     elif not (config.out / "features").is_dir():
         raise UserError(f"there are no features to use in {config.out}: leave --resume out")
     features = compute_features(config, folders, network)
-    save_config(config, config.out / "config.yaml")
+    save_config(config)
     train, val, classes = features["train"], features["val"], len(folders.classes)
     votes = knn_votes(
         train.values, train.labels, val.values, classes=classes, k=config.k, temperature=config.temperature

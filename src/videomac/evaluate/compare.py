@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from videomac.config import read_config
 from videomac.errors import UserError
 from videomac.evaluate.config import CompareConfig
 from videomac.evaluate.protocols import Protocol
@@ -79,11 +78,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: it is not such a folder, or the evaluation did not finish.
     """
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} is no evaluation (no config.yaml): name folders that `videomac eval` wrote")
-    settings = yaml.safe_load((folder / "config.yaml").read_text())
-    if not isinstance(settings, dict) or settings.get("benchmark") not in COLUMNS or "features" not in settings:
-        raise UserError(f"{folder / 'config.yaml'} is not of an evaluation: name folders that `videomac eval` wrote")
+    settings = read_config(folder, "eval")
     if not (folder / "metrics.json").is_file():
         raise UserError(f"the evaluation in {folder} has not finished (no metrics.json): continue it with --resume")
     return Run(folder, settings, json.loads((folder / "metrics.json").read_text()), _scored(folder / "metrics.csv"))

@@ -17,6 +17,7 @@ import yaml
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from videomac.config import read_config
 from videomac.errors import UserError
 from videomac.evaluate.config import FREE_ON_RESUME, EvalConfig
 from videomac.evaluate.features import FeatureExtractor
@@ -122,7 +123,8 @@ class Evaluation:
 
 def describe(config: EvalConfig, protocol: Protocol, extractor: FeatureExtractor, weights: str) -> dict[str, Any]:
     """Everything that the result depends on, for `config.yaml`."""
-    settings: dict[str, Any] = {"benchmark": config.benchmark, "protocol": protocol.name}
+    settings: dict[str, Any] = {"command": f"eval {config.benchmark}", "benchmark": config.benchmark}
+    settings |= {"protocol": protocol.name}
     settings |= {"changed_settings": sorted(changes(protocol, config.benchmark))}
     settings |= {key: value for key, value in asdict(protocol).items() if key != "name"}
     chosen = {key: getattr(config, key) for key in ("split", "sequences", "resolution") if hasattr(config, key)}
@@ -146,10 +148,9 @@ def _headline(config: EvalConfig, protocol: Protocol, extractor: FeatureExtracto
 
 
 def _check_same(out: Path, settings: dict[str, Any]) -> None:
-    path = out / "config.yaml"
-    if not path.is_file():
+    if not (out / "config.yaml").is_file():
         raise UserError(f"there is no evaluation to resume in {out} (no config.yaml): leave --resume out")
-    before = yaml.safe_load(path.read_text())
+    before = read_config(out, "eval")
     keys = {*before, *settings} - FREE_ON_RESUME
     if changed := sorted(key for key in keys if before.get(key) != settings.get(key)):
         raise UserError(

@@ -92,7 +92,7 @@ def run(config: ExportConfig) -> dict[str, Any]:
         source = without_stage_norms(source)
     evaluations = [read_run(folder) for folder in config.evaluations or []]  # refused before anything is written
     prepare_out_dir(config.out, OWNED, overwrite=config.overwrite)
-    save_config(config, config.out / "config.yaml")
+    save_config(config)
     file = config.out / WEIGHTS[config.format]
     difference = write(config.format, source, file)
     if not difference <= TOLERANCE:

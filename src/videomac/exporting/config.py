@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from videomac.errors import UserError
 
@@ -17,6 +17,9 @@ class ExportConfig:
     """Run folder, checkpoint (.ckpt), the authors' mac-*.pth, or exported folder."""
     out: Path
     """Folder for the weights, their model card (README.md) and the report (export.json)."""
+
+    command: ClassVar[str] = "export"
+
     format: Literal["timm", "state_dict", "onnx", "torch_export"] = "timm"
     """safetensors and config.json for timm; a plain state dict; the features as ONNX; or as a torch.export program."""
     which: Literal["online", "target"] = "online"

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from videomac.config import read_config
 from videomac.evaluate.compare import COLUMNS, Run
 from videomac.evaluate.protocols import Protocol
 from videomac.train.optim import scaled_lr
+from videomac.train.plots import LOSSES
 from videomac.utils.run_dir import read_rows
 
 
@@ -31,7 +32,7 @@ class Training:
     @property
     def losses(self) -> dict[str, float]:
         """Means over the last epoch, or the last step of a run that has not finished."""
-        names = ("loss", "online_loss", "target_loss", "consistency_loss", "held_out_loss", "held_out_zero_loss")
+        names = (*LOSSES, "held_out_loss", "held_out_zero_loss")
         found = self.metrics or self.last_row
         return {name: float(found[name]) for name in names if found.get(name) not in (None, "")}
 
@@ -39,8 +40,10 @@ class Training:
 def find_training(source: Path) -> Training | None:
     """The run that a source belongs to: itself, the folder that holds its checkpoints/ or its backbone/; or None."""
     for folder in (source, source.parent, source.parent.parent):
-        settings = _settings(folder / "config.yaml")
-        if settings is not None and (folder / "checkpoints").is_dir():
+        if (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir():
+            settings = read_config(folder)
+            if settings["command"] != "pretrain":
+                return None
             finished = folder / "metrics.json"
             curve = folder / "metrics.csv"
             rows = read_rows(curve, last_step=2**62) if curve.is_file() else []
@@ -88,12 +91,3 @@ def model_card(report: Mapping[str, Any], training: Training | None, evaluations
 def _warmup(settings: Mapping[str, Any]) -> float:
     given = settings["warmup_epochs"]
     return float(min(10.0, settings["epochs"] / 10) if given is None else given)
-
-
-def _settings(path: Path) -> dict[str, Any] | None:
-    """A config.yaml of a pre-training, or None."""
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return found if isinstance(found, dict) and {"backbone", "mask_ratio", "data", "epochs"} <= found.keys() else None

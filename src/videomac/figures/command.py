@@ -61,7 +61,7 @@ def run(config: FiguresConfig) -> dict[str, Any]:
     labels = [_propagated(evaluation) for evaluation in evaluations]
     video = None if config.video is None else _video(config.video, config.frame_gap)
     prepare_out_dir(config.out, OWNED, overwrite=config.overwrite)
-    save_config(config, config.out / "config.yaml")
+    save_config(config)
 
     metrics: dict[str, Any] = {}
     drawn: list[tuple[str, str]] = []

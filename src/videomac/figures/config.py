@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from videomac.errors import UserError
 
@@ -16,6 +17,9 @@ class FiguresConfig:
     """Folders of pre-training runs; the first one's network is shown (a checkpoint or mac-*.pth will do for it)."""
     out: Path
     """Folder for the figures."""
+
+    command: ClassVar[str] = "figures"
+
     video: Path | None = None
     """Video file or folder of frames for Fig. 2 (where reconstruction looks) and Fig. 8 (reconstructions)."""
     evaluations: list[Path] | None = None

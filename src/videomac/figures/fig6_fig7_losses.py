@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from videomac.config import FREE_ON_RESUME
+from videomac.config import FREE_ON_RESUME, read_config
 from videomac.errors import UserError
 from videomac.utils.plots import smooth
 from videomac.utils.run_dir import read_rows
 
-COMPONENTS = ("online_loss", "target_loss", "consistency_loss")
+COMPONENTS = LOSSES[1:]
 GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
 COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fbf", "#c77d0a", "#3aa6a6", "#7a7a7a")
 
@@ -39,12 +38,9 @@ def read_curve(run: Path) -> Curve:
     Raises:
         UserError: one of them is missing, or not of a pre-training.
     """
-    for name in ("config.yaml", "metrics.csv"):
-        if not (run / name).is_file():
-            raise UserError(f"{run} has no {name}: loss curves need folders that `videomac pretrain` wrote")
-    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    if not isinstance(settings, dict) or "gamma" not in settings:
-        raise UserError(f"{run} holds no curve of a pre-training: name folders that `videomac pretrain` wrote")
+    settings = read_config(run, "pretrain")
+    if not (run / "metrics.csv").is_file():
+        raise UserError(f"{run} has no metrics.csv: loss curves need folders that `videomac pretrain` wrote")
     rows = read_rows(run / "metrics.csv", last_step=2**62)
     if not rows:
         raise UserError(f"{run} has not done a step yet: its metrics.csv is empty")

@@ -51,7 +51,7 @@ def run(config: ReconstructConfig) -> dict[str, Any]:
         raise UserError(f"image_size {short_side} is smaller than one patch of {model.patch_size} pixels: raise it")
     videos = find_videos(config.video, config.frame_gap)
     prepare_out_dir(config.out, OWNED, overwrite=config.overwrite)
-    save_config(config, config.out / "config.yaml")
+    save_config(config)
     rows = []
     for video, name in zip(videos, _file_names(videos), strict=True):
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from videomac.config import require_at_least, require_mask_ratio
 
@@ -18,6 +19,9 @@ class ReconstructConfig:
     """Video file, folder of frames, or folder of several videos."""
     out: Path
     """Folder for the pictures and clips."""
+
+    command: ClassVar[str] = "reconstruct"
+
     pairs: int = 4
     """Pairs of frames on a video's sheet."""
     mask_ratio: float | None = None

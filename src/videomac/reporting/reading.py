@@ -12,21 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import av
-import yaml
 
+from videomac.config import read_config
 from videomac.errors import UserError
 from videomac.evaluate.compare import COLUMNS
 from videomac.reporting.charts import Series, chart
 from videomac.utils.spacing import evenly_spaced
 
-KINDS = {
-    "pretrain": ("Pre-training", {"gamma", "mask_ratio", "epochs"}),
-    "finetune": ("Fine-tuning", {"layer_decay", "epochs", "backbone"}),
-    "probe": ("Linear probe and k-NN", {"k", "temperature", "crop_pct"}),
-    "reconstruct": ("Reconstruction", {"checkpoint", "video", "pairs"}),
-    "figures": ("Figures", {"runs", "evaluations", "masks"}),
+TITLES = {
+    "pretrain": "Pre-training",
+    "finetune": "Fine-tuning",
+    "probe": "Linear probe and k-NN",
+    "reconstruct": "Reconstruction",
+    "figures": "Figures",
+    "export": "Export",
+    "bench": "Cost of pre-training",
+    **{f"eval {benchmark}": f"Evaluation on {benchmark.upper()}" for benchmark in COLUMNS},
 }
-"""Command -> what its folders are called, and keys that only its config.yaml has."""
+"""Command -> what its folders are called."""
 HEADLINES = (
     "held_out_loss",
     "loss",
@@ -86,18 +89,18 @@ def read_part(folder: Path, most_videos: int) -> Part:
     Raises:
         UserError: nothing that a command of ours made, or a damaged file.
     """
-    settings = _settings(folder)
+    settings = read_config(folder)
+    command = settings.pop("command")
     metrics = _json(folder / "metrics.json")
     benchmark = settings.get("benchmark")
-    command = f"eval {benchmark}" if benchmark in COLUMNS else _kind(settings)
     chosen, notes = _videos(folder, most_videos)
     shown = {media.name for media in chosen}
     charts, tables = _csv_files(folder)
-    if not metrics:
+    if not metrics and command != "export":  # which has no numbers
         notes.insert(0, "This run has not finished (there is no metrics.json): what follows is how far it got.")
     return Part(
         name=folder.resolve().name,
-        kind=f"Evaluation on {benchmark.upper()}" if benchmark in COLUMNS else KINDS.get(command, ("Run", set()))[0],
+        kind=TITLES[command],
         subject=_subject(settings),
         tiles=_tiles(metrics, benchmark),
         settings={key: _text(value) for key, value in settings.items()},
@@ -113,9 +116,9 @@ def read_part(folder: Path, most_videos: int) -> Part:
 
 
 def repeat(command: str, settings: Mapping[str, Any], folder: Path) -> str:
-    """The command line that makes such a folder again, in a new one; empty if no command would."""
+    """The command line that makes such a folder again, in a new one; empty if none would."""
     if not command.startswith("eval "):
-        return f"videomac {command} --config {shlex.quote(str(folder / 'config.yaml'))} --out NEW" if command else ""
+        return f"videomac {command} --config {shlex.quote(str(folder / 'config.yaml'))} --out NEW"
     weights, backbone = str(settings["weights"]), str(settings["features"]["backbone"])
     if weights == "as given":  # a module or function, which has no name on the command line
         return ""
@@ -138,19 +141,6 @@ def repeat(command: str, settings: Mapping[str, Any], folder: Path) -> str:
     return shlex.join(words + (["--sequences", *sequences] if sequences else []))
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder} holds no run (no config.yaml): name a folder that a videomac command wrote")
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:100]}): restore it") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not a config of videomac: name a folder that a videomac command wrote")
-    return found
-
-
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
@@ -159,10 +149,6 @@ def _json(path: Path) -> dict[str, Any]:
     except ValueError:
         raise UserError(f"{path} is damaged: delete it, or run the command again") from None
     return found
-
-
-def _kind(settings: Mapping[str, Any]) -> str:
-    return next((command for command, (_, keys) in KINDS.items() if keys <= settings.keys()), "")
 
 
 def _subject(settings: Mapping[str, Any]) -> str:

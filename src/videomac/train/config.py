@@ -21,6 +21,7 @@ class PretrainConfig(TrainConfig):
     out: Path
     """Folder for everything the run makes: checkpoints, curves, pictures, exported weights."""
 
+    command: ClassVar[str] = "pretrain"
     sections: ClassVar[dict[str, str]] = {
         "image_size": "data",
         "crop_scale": "data",

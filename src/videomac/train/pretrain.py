@@ -104,7 +104,7 @@ def run(config: PretrainConfig) -> dict[str, Any]:
         prepare_folder(config, data, RUN_FILES)
     preview = ReconstructionPreview(model, _held_out(config, data, model))
     session = build_run(config, data, preview, COLUMNS, title="pre-training")
-    if not fit(config, session, Pretraining(model, config, data), command="pretrain"):
+    if not fit(config, session, Pretraining(model, config, data)):
         return {}
     metrics = finish(config, data, model, session.throughput, preview.result)
     print_summary(config, data, metrics)

@@ -36,14 +36,14 @@ def prepare_folder(config: TrainConfig, data: TrainingData, owned: Sequence[str]
     """
     if not config.resume:
         prepare_out_dir(config.out, owned, overwrite=config.overwrite)
-        save_config(config, config.out / "config.yaml")
+        save_config(config)
         return
     checkpoint = last_checkpoint(config)
     if not checkpoint.exists():
         raise UserError(
             f"nothing to resume in {config.out}: there is no {checkpoint}; leave out --resume to start a run"
         )
-    if changed := changed_keys(config, config.out / "config.yaml"):
+    if changed := changed_keys(config, config.out):
         raise UserError(
             f"cannot resume {config.out} with other settings: {', '.join(changed)} differ from its config.yaml; "
             f"use `--config {config.out}/config.yaml --resume`, or another --out for a new run"
@@ -146,7 +146,7 @@ def _loggers(config: TrainConfig) -> list[Logger]:
     return loggers
 
 
-def fit(config: TrainConfig, run: Run, module: TrainModule, command: str) -> bool:
+def fit(config: TrainConfig, run: Run, module: TrainModule) -> bool:
     """Train to the end, or until told to stop.
 
     Returns:
@@ -167,6 +167,6 @@ def fit(config: TrainConfig, run: Run, module: TrainModule, command: str) -> boo
     if run.stop.stopped and trainer.is_global_zero:  # the others end as if nothing had happened
         raise KeyboardInterrupt(
             f"stopped at step {trainer.global_step} of {module.data.total_steps}, which is saved; continue with "
-            f"`videomac {command} --config {config.out / 'config.yaml'} --resume`"
+            f"`videomac {config.command} --config {config.out / 'config.yaml'} --resume`"
         )
     return trainer.is_global_zero and not run.stop.stopped
