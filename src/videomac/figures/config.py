@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from videomac.config import require_at_least, require_mask_ratio
 from videomac.errors import UserError
 
 
@@ -48,8 +49,6 @@ class FiguresConfig:
         self.evaluations = None if self.evaluations is None else [Path(folder) for folder in self.evaluations]
         if not self.runs:
             raise UserError("nothing to draw: name at least one run")
-        for key in ("pairs", "frame_gap", "masks"):
-            if getattr(self, key) < 1:
-                raise UserError(f"{key} must be at least 1, but is {getattr(self, key)}")
-        if self.mask_ratio is not None and not 0 < self.mask_ratio < 1:
-            raise UserError(f"mask_ratio must be above 0 and below 1, but is {self.mask_ratio}")
+        require_at_least(self, 1, "pairs", "frame_gap", "masks")
+        if self.mask_ratio is not None:
+            require_mask_ratio(self.mask_ratio)

@@ -20,13 +20,71 @@ from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from videomac.figures.common import CELL, _image, _show
+from videomac.data.video import Video
+from videomac.figures.common import CELL, Drawn, as_picture, read_pairs, save_figure, show
+from videomac.figures.config import FiguresConfig
 from videomac.models.autoencoder import MaskedAutoencoder
 from videomac.models.masking import num_visible
-from videomac.reconstruction.pictures import Reconstruction
+from videomac.models.videomac import VideoMAC
+from videomac.reconstruction.pictures import Reconstruction, reconstruct_frames
 
 CELLS_PER_STRIDE = 4
 """Resolution of the map."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One frame of Fig. 2."""
+
+    title: str
+    pictures: Reconstruction
+    heat: npt.NDArray[np.float32]
+    """`[rows, columns]`, in units of hidden values."""
+
+
+def draw(config: FiguresConfig, model: VideoMAC, video: Video) -> Drawn:
+    """Write `fig2` and its data, of the pair in the middle of the video: online network first, target second.
+
+    Raises:
+        UserError: the video cannot be read.
+    """
+    start = (len(video) - config.frame_gap) // 2
+    frames = read_pairs(config, model, video, [start])[0]
+    grid = (frames.shape[2] // model.patch_size, frames.shape[3] // model.patch_size)
+    masks = covering_masks(config.masks, grid, model.mask_ratio, torch.Generator().manual_seed(config.seed))
+    past = look("past frame", model.online, frames[0], masks, config.seed, norm_pix_loss=model.norm_pix_loss)
+    current = look("current frame", model.target, frames[1], masks, config.seed, norm_pix_loss=model.norm_pix_loss)
+    similarity = correlation(torch.from_numpy(past.heat), torch.from_numpy(current.heat))
+    save_figure(where_it_looks((past, current), similarity, len(masks)), config.out / "fig2")
+    np.savez_compressed(
+        config.out / "fig2.npz",
+        heat=np.stack([past.heat, current.heat]),
+        masks=masks.numpy(),
+        frames=np.stack([looked.pictures.frame[0].numpy() for looked in (past, current)]),
+        frame_numbers=np.array([start, start + config.frame_gap]),
+    )
+    sentence = f"where reconstruction looks (the two frames' maps correlate by {similarity:.2f})"
+    return Drawn(sentence, {"fig2": similarity})
+
+
+def look(
+    title: str,
+    network: MaskedAutoencoder,
+    frame: Float[Tensor, "3 height width"],
+    masks: Bool[Tensor, "masks rows columns"],
+    seed: int,
+    *,
+    norm_pix_loss: bool,
+) -> Looked:
+    """The map of one frame, and its reconstruction under the first mask."""
+    cell = max(1, network.encoder.stride // CELLS_PER_STRIDE)
+    # The same directions for every frame, so that chance does not tell two of them apart.
+    directions = torch.Generator().manual_seed(seed)
+    heat = heat_map(contributions(network, frame, masks, cell, generator=directions), masks)
+    with torch.no_grad():
+        prediction = network(frame[None], masks[:1])
+    shown = reconstruct_frames(frame[None], prediction, masks[:1], norm_pix_loss=norm_pix_loss)
+    return Looked(title, shown, heat.cpu().numpy())
 
 
 def covering_masks(
@@ -104,16 +162,6 @@ def correlation(first: Tensor, second: Tensor) -> float:
     return float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])
 
 
-@dataclass(frozen=True)
-class Looked:
-    """One frame of Fig. 2."""
-
-    title: str
-    pictures: Reconstruction
-    heat: npt.NDArray[np.float32]
-    """`[rows, columns]`, in units of hidden values."""
-
-
 def where_it_looks(frames: Sequence[Looked], similarity: float, masks: int) -> Figure:
     """Fig. 2: for both frames the frame, one mask, its reconstruction, and the map over all masks.
 
@@ -124,12 +172,12 @@ def where_it_looks(frames: Sequence[Looked], similarity: float, masks: int) -> F
     figure = Figure(figsize=(4 * CELL * aspect + 1.4, 2 * CELL + 1.0), layout="constrained")
     axes = figure.subplots(2, 4)
     for row, looked in zip(axes, frames, strict=True):
-        frame = _image(looked.pictures.frame[0])
+        frame = as_picture(looked.pictures.frame[0])
         height, width = frame.shape[:2]
         grey = np.repeat(frame.mean(2, keepdims=True), 3, axis=2).astype(np.uint8)
-        shown = (frame, _image(looked.pictures.masked[0]), _image(looked.pictures.pasted[0]), grey)
+        shown = (frame, as_picture(looked.pictures.masked[0]), as_picture(looked.pictures.pasted[0]), grey)
         for axis, picture in zip(row, shown, strict=True):
-            _show(axis, picture)
+            show(axis, picture)
         strongest = float(np.quantile(looked.heat, 0.99)) or 1.0
         heat = row[3].imshow(
             looked.heat / strongest, cmap="inferno", vmin=0, vmax=1, alpha=0.72, interpolation="bicubic",

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from videomac.figures.common import Picture, _show
+from videomac.data.video_file import VideoFile
+from videomac.errors import UserError
+from videomac.evaluate.compare import COLUMNS, Run
+from videomac.figures.common import Drawn, Picture, save_figure, show
+
+LABEL_COLUMNS = 5
+LABELS = {"davis": "objects", "vip": "body parts", "jhmdb": "joints"}
 
 
 @dataclass(frozen=True)
@@ -18,6 +28,49 @@ class Propagated:
     sequence: str
     frames: list[int]
     pictures: list[Picture]
+
+
+def draw(out: Path, labels: Sequence[Propagated]) -> Drawn:
+    """Write `fig4`, and which frames it shows."""
+    save_figure(propagated_labels(labels), out / "fig4")
+    data = [{"title": task.title, "sequence": task.sequence, "frames": task.frames} for task in labels]
+    (out / "fig4.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    return Drawn("propagated labels")
+
+
+def read_labels(evaluation: Run) -> Propagated:
+    """Frames at equal distances of the sequence with the median score: neither the best nor the worst.
+
+    Raises:
+        UserError: the evaluation wrote no videos.
+    """
+    scores = sequence_scores(evaluation)
+    overlays = {path.stem: path for path in sorted((evaluation.folder / "overlays").glob("*.mp4"))}
+    ranked = sorted((stem for stem in scores if stem in overlays), key=lambda stem: (scores[stem], stem))
+    if not ranked:
+        raise UserError(f"{evaluation.folder} has no overlays/*.mp4: evaluate again without --videos false")
+    stem = ranked[(len(ranked) - 1) // 2]
+    clip = VideoFile(overlays[stem])
+    frames = np.unique(np.linspace(0, len(clip) - 1, min(LABEL_COLUMNS, len(clip))).round().astype(int)).tolist()
+    benchmark = evaluation.settings["benchmark"]
+    key = COLUMNS[benchmark][0]
+    title = f"{benchmark.upper()}, {LABELS[benchmark]}: {key} {100 * scores[stem]:.1f} of {stem}, the median sequence"
+    title += f" (all: {100 * evaluation.numbers[key]:.1f})"
+    return Propagated(title, stem, frames, [*clip.read(frames).permute(0, 2, 3, 1).numpy()])
+
+
+def sequence_scores(evaluation: Run) -> dict[str, float]:
+    """The main number of each sequence, by the name of its files; DAVIS counts objects, which are averaged."""
+    with (evaluation.folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if evaluation.settings["benchmark"] != "davis":
+        key = COLUMNS[evaluation.settings["benchmark"]][0]
+        return {row["Sequence"].replace("/", "_"): float(row[key]) for row in rows}
+    objects: dict[str, list[float]] = {}
+    for row in rows:
+        name = row["Sequence"].rpartition("_")[0]
+        objects.setdefault(name, []).append((float(row["J-Mean"]) + float(row["F-Mean"])) / 2)
+    return {name: sum(values) / len(values) for name, values in objects.items()}
 
 
 def propagated_labels(tasks: Sequence[Propagated]) -> Figure:
@@ -32,6 +85,6 @@ def propagated_labels(tasks: Sequence[Propagated]) -> Figure:
         for axis in axes:
             axis.set_axis_off()
         for number, (axis, picture, frame) in enumerate(zip(axes, task.pictures, task.frames, strict=False)):
-            _show(axis, picture)
+            show(axis, picture)
             axis.set_title(f"frame {frame}" + (", given" if number == 0 else ""), fontsize=9, color="#555555")
     return figure

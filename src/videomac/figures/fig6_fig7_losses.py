@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 
 from videomac.config import FREE_ON_RESUME, read_config
 from videomac.errors import UserError
-from videomac.utils.plots import smooth
-from videomac.utils.run_dir import read_rows
+from videomac.figures.common import Drawn, save_figure
+from videomac.train.plots import LOSSES
+from videomac.utils.plots import COLOURS, draw_smoothed, smooth
+from videomac.utils.run_dir import read_rows, write_rows
 
 COMPONENTS = LOSSES[1:]
 GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
-COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fbf", "#c77d0a", "#3aa6a6", "#7a7a7a")
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,28 @@ def read_curve(run: Path) -> Curve:
     )
 
 
+def draw_components(out: Path, curves: Sequence[Curve]) -> Drawn:
+    """Write `fig6`, and the data of both figures."""
+    write_rows(out / "fig6-7.csv", rows(curves))
+    save_figure(by_component(curves), out / "fig6")
+    return Drawn(f"losses of {len(curves)} run(s) by component")
+
+
+def draw_consistency(out: Path, curves: Sequence[Curve]) -> Drawn:
+    """Write `fig7`, if there is anything to compare."""
+    figure, obstacle = by_gamma(curves)
+    if figure is None:
+        return Drawn(f"not drawn: {obstacle}")
+    save_figure(figure, out / "fig7")
+    return Drawn("consistency loss by gamma and by encoder")
+
+
 def by_component(curves: Sequence[Curve]) -> Figure:
     """Fig. 6: a panel for each loss, a line for each run."""
     figure = Figure(figsize=(11, 3.9), layout="constrained")
     for axis, key in zip(figure.subplots(1, 3), COMPONENTS, strict=True):
         for number, curve in enumerate(curves):
-            _line(axis, curve, key, COLOURS[number % len(COLOURS)], curve.name)
+            _line(axis, curve, key, number, curve.name)
         _finish(axis, curves, key, key.replace("_", " "))
     _legend(figure, curves)
     return figure
@@ -86,7 +103,7 @@ def by_gamma(curves: Sequence[Curve]) -> tuple[Figure | None, str]:
             value = curve.settings[kind]
             label = f"{GAMMA} = {value:g}" if kind == "gamma" else str(value)
             end = smooth(curve.losses["consistency_loss"])[-1]
-            _line(axis, curve, "consistency_loss", COLOURS[number % len(COLOURS)], f"{label}  (ends at {end:.3g})")
+            _line(axis, curve, "consistency_loss", number, f"{label}  (ends at {end:.3g})")
         fixed = f"{group[0].settings['backbone']}" if kind == "gamma" else f"{GAMMA} = {group[0].settings['gamma']:g}"
         _finish(
             axis, group, "consistency_loss", f"consistency loss by {GAMMA if kind == 'gamma' else 'encoder'} ({fixed})"
@@ -127,10 +144,8 @@ def rows(curves: Sequence[Curve]) -> list[dict[str, Any]]:
     ]
 
 
-def _line(axis: Axes, curve: Curve, key: str, colour: str, label: str) -> None:
-    """The values, faint, and their running mean."""
-    axis.plot(curve.epochs, curve.losses[key], color=colour, alpha=0.22, linewidth=0.8)
-    axis.plot(curve.epochs, smooth(curve.losses[key]), color=colour, linewidth=2, label=label)
+def _line(axis: Axes, curve: Curve, key: str, number: int, label: str) -> None:
+    draw_smoothed(axis, curve.epochs, curve.losses[key], color=COLOURS[number % len(COLOURS)], label=label)
 
 
 def _finish(axis: Axes, curves: Sequence[Curve], key: str, title: str) -> None:
