@@ -1,9 +1,9 @@
-"""Forward and backward of the encoder on visible blocks (or masked), stage by stage, beside the floor of each stage.
+"""Forward and backward of the encoder on visible blocks (or masked), stage by stage, beside the roofline of each stage.
 
     OMP_NUM_THREADS=1 python benchmarks/stages.py [--backbones convnextv2_tiny resnet50] [--mode masked] [--device cuda]
 
 A stage ends forward when its output is there, and backward when the gradient of its input is. Medians of the rounds;
-the floor is that of `videomac bench`. Prints Markdown.
+the roofline is that of `videomac bench`. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from videomac.bench.roofline import floor_by_stage, measure_ceilings
+from videomac.bench.roofline import measure_ceilings, roofline_by_stage
 from videomac.models.backbones import create_backbone
 from videomac.models.encoder import SparseEncoder
 from videomac.models.masking import random_mask
@@ -86,18 +86,18 @@ def main() -> None:
     if device.type == "cpu":
         torch.set_num_threads(1)
     ceilings = measure_ceilings(device, torch.float32)
-    print("| stage | seconds | floor | measured / floor |\n|---|---|---|---|")
+    print("| stage | seconds | roofline | measured / roofline |\n|---|---|---|---|")
     for backbone in options.backbones:
         torch.manual_seed(0)
         network = create_backbone(backbone).to(device).to(memory_format=torch.channels_last)
         frames = torch.randn(options.batch, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
-        floors = floor_by_stage(network, frames[:1], ceilings, torch.float32)
+        rooflines = roofline_by_stage(network, frames[:1], ceilings, torch.float32)
         encoder = SparseEncoder(network, mode=options.mode)
         mask = random_mask(options.batch, (224 // encoder.stride,) * 2, 0.75)
         visible = options.batch * (~mask).float().mean().item()
         for name, seconds in measure(encoder, frames, mask, options.rounds).items():
-            floor = floors[name] * visible
-            print(f"| {backbone} {name} | {seconds:.4f} | {floor:.4f} | {seconds / floor:.1f}x |")
+            roofline = rooflines[name] * visible
+            print(f"| {backbone} {name} | {seconds:.4f} | {roofline:.4f} | {seconds / roofline:.1f}x |")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from videomac.bench.config import BenchConfig
-from videomac.bench.roofline import Ceilings, floor_seconds, measure_ceilings
+from videomac.bench.roofline import Ceilings, measure_ceilings, roofline_seconds
 from videomac.config import save_config
 from videomac.data.synthetic import moving_shapes
-from videomac.errors import UserError
 from videomac.models.backbones import create_backbone
 from videomac.models.encoder import SparseEncoder
 from videomac.models.masking import random_mask
@@ -31,6 +30,7 @@ from videomac.models.videomac import VideoMAC
 from videomac.train.config import PretrainConfig
 from videomac.train.data import PretrainingData
 from videomac.train.optim import parameter_groups
+from videomac.utils.device import pick_device
 from videomac.utils.run_dir import prepare_out_dir, write_metrics
 from videomac.utils.video_writer import write_frames
 
@@ -49,7 +49,7 @@ class Row:
         seconds: median of each kind of run ("blocks", "masked", "dense").
         ratios: median over the rounds of "masked / blocks" and "dense / blocks".
         memory: peak bytes beyond what was held before, of "blocks" and "masked".
-        floor: seconds that the visible positions need at the device's ceilings, or None.
+        roofline: seconds that the visible positions need at the device's ceilings, or None.
         note: anything else, such as a rate.
     """
 
@@ -57,7 +57,7 @@ class Row:
     seconds: dict[str, float]
     ratios: dict[str, float]
     memory: dict[str, int]
-    floor: float | None = None
+    roofline: float | None = None
     note: str = ""
 
     def cells(self) -> list[str]:
@@ -65,7 +65,7 @@ class Row:
         times = [f"{self.seconds[kind]:.4f}" if kind in self.seconds else "" for kind in ("blocks", "masked", "dense")]
         ratios = [f"{self.ratios[kind]:.2f}x" if kind in self.ratios else "" for kind in ("masked", "dense")]
         memory = f"{self.memory['blocks'] / self.memory['masked']:.2f}" if self.memory.get("masked") else ""
-        note = f"{self.seconds['blocks'] / self.floor:.1f}x the floor" if self.floor else self.note
+        note = f"{self.seconds['blocks'] / self.roofline:.1f}x the roofline" if self.roofline else self.note
         return [self.what, *times, *ratios, memory, note, f"{os.getloadavg()[0]:.1f}"]
 
 
@@ -78,7 +78,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
     Raises:
         UserError: a backbone or device that does not exist, an out folder in use.
     """
-    device = _device(config.device)
+    device = pick_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
     prepare_out_dir(config.out, OWNED, overwrite=config.overwrite)
@@ -151,8 +151,8 @@ def encoder_row(name: str, config: BenchConfig, device: torch.device, ceilings: 
         for kind, values in against.items()
     }
     memory = {kind: peak_bytes(steps[kind], modules[kind], device) for kind in ("blocks", "masked")}
-    floor = floor_seconds(network, frames[:1], ceilings, _dtype(config)) * config.batch * (1 - config.mask_ratio)
-    return Row(name, {kind: statistics.median(t) for kind, t in times.items()}, ratios, memory, floor)
+    roofline = roofline_seconds(network, frames[:1], ceilings, _dtype(config)) * config.batch * (1 - config.mask_ratio)
+    return Row(name, {kind: statistics.median(t) for kind, t in times.items()}, ratios, memory, roofline)
 
 
 def step_rows(name: str, config: BenchConfig, device: torch.device, ceilings: Ceilings) -> Iterator[Row]:
@@ -175,12 +175,14 @@ def step_rows(name: str, config: BenchConfig, device: torch.device, ceilings: Ce
 
     times = paired({"step": step, "average": lambda: model.update_target(0.996)}, config.rounds, device)
     seconds = statistics.median(times["step"])
-    # Online forward and backward and the target's forward: four thirds of the encoder's floor.
+    # Online forward and backward and the target's forward: four thirds of the encoder's roofline.
     frame = torch.randn(1, 3, config.image_size, config.image_size, device=device)
-    floor = floor_seconds(encoder.backbone, frame, ceilings, _dtype(config)) * config.batch * (1 - config.mask_ratio)
+    roofline = (
+        roofline_seconds(encoder.backbone, frame, ceilings, _dtype(config)) * config.batch * (1 - config.mask_ratio)
+    )
     memory = {"blocks": peak_bytes(step, model, device)}
     rate = f"{config.batch / seconds:.0f} pairs/s, {memory['blocks'] / 2**30:.2f} GiB, "
-    rate += f"{seconds / (floor * 4 / 3):.1f}x the encoders' floor"
+    rate += f"{seconds / (roofline * 4 / 3):.1f}x the encoders' roofline"
     yield Row(f"{name}, whole step", {"blocks": seconds}, {}, memory, note=rate)
     yield Row(f"{name}, moving average", {"blocks": statistics.median(times["average"])}, {}, {})
 
@@ -244,20 +246,12 @@ def peak_bytes(step: Callable[[], None], module: nn.Module, device: torch.device
 
 
 def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _dtype(config: BenchConfig) -> torch.dtype:
     return torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device is {name!r}, but PyTorch sees no GPU here: use cpu or auto")
-    return torch.device(name)
 
 
 def _processor() -> str:

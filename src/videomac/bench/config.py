@@ -32,7 +32,7 @@ class BenchConfig:
     rounds: int = 9
     """Rounds, in each of which all kinds of run take their turn."""
     device: str = "auto"
-    """cpu, cuda, or auto."""
+    """cpu, cuda, mps, or auto."""
     threads: int = 1
     """Threads of the CPU; 0 leaves it to PyTorch."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"

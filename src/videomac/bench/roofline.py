@@ -1,7 +1,7 @@
-"""The floor: how long the arithmetic and the memory traffic of a network take at a device's own ceilings.
+"""The roofline: how long the arithmetic and the memory traffic of a network take at a device's own ceilings.
 
 A layer can be no faster than its multiplications at the device's peak rate, nor than reading and writing its input,
-output and their gradients once. The floor of a network is the sum over its layers of the slower of the two.
+output and their gradients once. The roofline of a network is the sum over its layers of the slower of the two.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
     )
 
 
-def floor_seconds(
+def roofline_seconds(
     network: nn.Module, frames: Float[Tensor, "1 3 height width"], ceilings: Ceilings, dtype: torch.dtype
 ) -> float:
     """Seconds of forward and backward of one whole frame; the visible share of it is that of its visible positions."""
-    return sum(floor_by_stage(network, frames, ceilings, dtype).values())
+    return sum(roofline_by_stage(network, frames, ceilings, dtype).values())
 
 
 @torch.no_grad()
-def floor_by_stage(
+def roofline_by_stage(
     network: nn.Module, frames: Float[Tensor, "1 3 height width"], ceilings: Ceilings, dtype: torch.dtype
 ) -> dict[str, float]:
-    """The floor of each of the network's children (or of the children of its `stages`), by name, in seconds."""
+    """The roofline of each of the network's children (or of the children of its `stages`), by name, in seconds."""
     seconds: dict[str, float] = defaultdict(float)
 
     def hook(name: str) -> Any:
@@ -98,7 +98,7 @@ def _best(function: Any, device: torch.device, times: int = 7) -> float:
     for _ in range(times):
         start = time.perf_counter()
         function()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
         best = min(best, time.perf_counter() - start)
     return best
