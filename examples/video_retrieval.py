@@ -19,6 +19,7 @@ from videomac.data.discovery import find_videos
 from videomac.data.transforms import normalize, resize
 from videomac.data.video import Video
 from videomac.evaluate.overlays import contact_sheet
+from videomac.utils.spacing import evenly_spaced
 
 
 @torch.no_grad()
@@ -33,11 +34,7 @@ class Index:
 
     def __init__(self, backbone: nn.Module, videos: Sequence[Video], frames_per_video: int = 8) -> None:
         self.backbone, self.videos = backbone, videos
-        self.places = [
-            (video, (2 * k + 1) * len(video) // (2 * frames_per_video))
-            for video in videos
-            for k in range(frames_per_video)
-        ]
+        self.places = [(video, frame) for video in videos for frame in evenly_spaced(frames_per_video, len(video))]
         vectors = torch.cat([describe(backbone, video.read([frame])) for video, frame in self.places])
         self.mean = vectors.mean(0)
         self.vectors = nn.functional.normalize(vectors - self.mean, dim=1)

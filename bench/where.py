@@ -1,7 +1,7 @@
 """Where the time of an encoder's forward and backward goes, by kind of operation; several recordings as one picture.
 
-OMP_NUM_THREADS=1 python benchmarks/where.py record --label "this version" --out after.json
-python benchmarks/where.py draw before.json after.json --out where.png
+OMP_NUM_THREADS=1 python bench/where.py record --label "this version" --out after.json
+python bench/where.py draw before.json after.json --out where.png
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Time and memory of label propagation, against the same with the full affinity matrix.
 
-    OMP_NUM_THREADS=1 python benchmarks/propagation.py [--channels 256] [--device cuda]
+    OMP_NUM_THREADS=1 python bench/propagation.py [--channels 256] [--device cuda]
 
 One frame of 480 x 854 at stride 8 (60 x 107 cells) with frame 0 and 7 more as context, window radius 12, top 5. The two
 are timed in turns; the medians of the rounds are compared. Memory is what a fresh process needs at its peak beyond what

@@ -1,6 +1,6 @@
 """How long the boundary measure F takes, against the same measure written plainly with `cv2.dilate` and a disc.
 
-    OMP_NUM_THREADS=1 python benchmarks/boundary.py [--data DAVIS]
+    OMP_NUM_THREADS=1 python bench/boundary.py [--data DAVIS]
 
 One thread, decoding excluded. The two are timed in turns on the same mask pairs; medians of the rounds are compared.
 With `--data` the masks are the annotations of a folder in DAVIS layout (each against the next frame's), else blobs.

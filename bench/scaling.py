@@ -1,6 +1,6 @@
 """How the cost of a forward and backward of the encoder grows with the hidden share, the resolution and the batch.
 
-    OMP_NUM_THREADS=1 python benchmarks/scaling.py --out OUT [--backbone convnextv2_tiny] [--device cuda]
+    OMP_NUM_THREADS=1 python bench/scaling.py --out OUT [--backbone convnextv2_tiny] [--device cuda]
 
 At each point blocks and dense take turns in one process; the medians of their rounds go to OUT/scaling.csv and
 OUT/scaling.png.

@@ -1,6 +1,6 @@
 """Forward and backward of the encoder on visible blocks (or masked), stage by stage, beside the roofline of each stage.
 
-    OMP_NUM_THREADS=1 python benchmarks/stages.py [--backbones convnextv2_tiny resnet50] [--mode masked] [--device cuda]
+    OMP_NUM_THREADS=1 python bench/stages.py [--backbones convnextv2_tiny resnet50] [--mode masked] [--device cuda]
 
 A stage ends forward when its output is there, and backward when the gradient of its input is. Medians of the rounds;
 the roofline is that of `videomac bench`. Prints Markdown.
