@@ -209,6 +209,23 @@ def require_within(config: Any, lowest: float, highest: float, *keys: str) -> No
             raise UserError(f"{key} must lie between {lowest} and {highest}, but is {getattr(config, key)}")
 
 
+def require_something_to_train(
+    online_loss: bool, target_loss: bool, consistency_loss: bool, gamma: float, target_gradient: bool
+) -> None:
+    """Refuse losses (Eq. 3) of which none has a gradient in the online network.
+
+    The target loss has one only with `target_gradient`, the consistency loss only with a weight above 0.
+
+    Raises:
+        UserError: nothing would be trained.
+    """
+    if not (online_loss or (target_loss and target_gradient) or (consistency_loss and gamma)):
+        raise UserError(
+            "nothing would train the online network: set online_loss, consistency_loss with a gamma above 0, "
+            "or target_loss with target_gradient"
+        )
+
+
 def require_mask_ratio(ratio: float) -> None:
     """Refuse a share of hidden patches that hides nothing or everything.
 

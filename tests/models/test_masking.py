@@ -8,9 +8,12 @@ from videomac.models.masking import num_visible, random_mask
 
 @pytest.mark.parametrize(
     ("patches", "ratio", "visible"),
-    [(49, 0.75, 12), (49, 0.0, 49), (10, 0.9, 1), (196, 0.75, 49), (100, 0.65, 35), (20, 0.95, 1), (30, 0.1, 27)],
+    [
+        *((49, 0.75, 12), (49, 0.0, 49), (10, 0.9, 1), (196, 0.75, 49), (100, 0.65, 35), (20, 0.95, 1), (30, 0.1, 27)),
+        *((55, 0.75, 13), (7, 0.5, 3), (5, 0.7, 1)),  # 13.75, 3.5 and 1.5
+    ],
 )
-def test_number_of_visible_patches(patches: int, ratio: float, visible: int) -> None:
+def test_visible_patches_are_rounded_down(patches: int, ratio: float, visible: int) -> None:
     assert num_visible(patches, ratio) == visible
 
 
@@ -51,3 +54,21 @@ def test_generator_decides_and_the_global_seed_is_left_alone() -> None:
 
 def test_ratio_zero_hides_nothing() -> None:
     assert not random_mask(2, (7, 7), 0.0).any()
+
+
+def test_three_quarters_are_hidden_unless_said_otherwise() -> None:
+    assert (~random_mask(3, (10, 10))).flatten(1).sum(1).tolist() == [25] * 3
+    assert (~MaskSampler((10, 10))(3)).flatten(1).sum(1).tolist() == [25] * 3
+
+
+def test_a_sampler_draws_one_mask_for_both_frames_of_a_pair() -> None:
+    sampler = pickle.loads(pickle.dumps(MaskSampler((5, 6), 0.6)))
+    expected = random_mask(4, (5, 6), 0.6, torch.Generator().manual_seed(3))
+    assert torch.equal(sampler(4, torch.Generator().manual_seed(3)), expected)
+
+
+def test_an_asymmetric_sampler_draws_another_mask_for_each_frame() -> None:
+    masks = MaskSampler((5, 6), 0.6, symmetric=False)(8, torch.Generator().manual_seed(3))
+    assert masks.shape == (8, 2, 5, 6)
+    assert set((~masks).flatten(2).sum(2).flatten().tolist()) == {12}
+    assert len({tuple(mask.flatten().tolist()) for mask in masks.flatten(0, 1)}) == 16

@@ -195,7 +195,7 @@ def test_weight_decay_follows_the_authors_shapes() -> None:
         for name in spared
     )
     paper = make.build("convnextv2", "paper")
-    assert not {n for n in dict(paper.named_parameters()) if ".grn." in n} & paper.also_decayed()
+    assert not {n for n in dict(paper.named_parameters()) if ".grn." in n} & paper.weight_decay_exceptions()
 
 
 def test_initialisation() -> None:

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from videomac.errors import UserError
 from videomac.models.autoencoder import TargetNetwork
 from videomac.models.backbones import create_backbone
 from videomac.models.losses import normalize_patches, patchify
 from videomac.models.videomac import VideoMAC, VideoMACOutput, feature_std
+from videomac.train.config import PretrainConfig
+from videomac.train.pretrain import build_model
 
 SIZE = (96, 128)  # 3 x 4 patches of 32, 3 of them visible
 MODES = ["blocks", "masked"]
@@ -172,12 +177,18 @@ def test_losses_are_switched_off_one_by_one(switched_on: tuple[int, int, int]) -
 
 
 def test_a_loss_that_trains_nothing_is_refused() -> None:
+    """The same for the model as for the options of a run, which are checked before anything heavy is imported."""
     off = {"online_loss": False, "consistency_loss": False}
     with pytest.raises(ValueError, match="nothing would train the online network"):
         VideoMAC(small_convnext(), **off)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="nothing would train the online network"):
         VideoMAC(small_convnext(), online_loss=False, gamma=0.0)
     VideoMAC(small_convnext(), **off, target_gradient=True)  # type: ignore[arg-type]
+    run = {"data": Path("clips"), "backbone": "resnet18", "out": Path("run")}
+    for options in (off, {"online_loss": False, "gamma": 0.0}):
+        with pytest.raises(UserError, match="nothing would train the online network"):
+            PretrainConfig(**run, **options)  # type: ignore[arg-type]
+    PretrainConfig(**run, **off, target_gradient=True)  # type: ignore[arg-type]
 
 
 def test_update_target_averages_parameters_and_copies_buffers() -> None:
@@ -316,7 +327,26 @@ def test_arguments_build_the_same_model_again() -> None:
     again = VideoMAC(**model.arguments)
     again.load_state_dict(model.state_dict())
     assert again.arguments == model.arguments
-    assert (again.gamma, again.symmetric) == (0.5, False)
+    assert (again.loss_weights, again.symmetric) == ((1.0, 1.0, 0.5), False)
+
+
+def test_options_of_a_run_reach_the_model_by_name() -> None:
+    """Every option of the method is one of a run, with the same default, and what a run says the model does."""
+    run = {"data": Path("clips"), "backbone": "test_convnext", "out": Path("run")}
+    options, method = vars(PretrainConfig(**run)), inspect.signature(VideoMAC).parameters  # type: ignore[arg-type]
+    apart = {"backbone", "backbone_args"}
+    assert {name: options[name] for name in method.keys() - apart} == {
+        name: parameter.default for name, parameter in method.items() if name not in apart
+    }
+    changed = {
+        **{"mask_ratio": 0.5, "patch_size": 64, "symmetric": False, "decoder_width": 16, "decoder_depth": 2},
+        **{"gamma": 0.3, "norm_pix_loss": False, "mode": "masked", "preset": "official", "online_loss": False},
+        **{"target_loss": False, "consistency_loss": True, "target_gradient": True, "drop_path": 0.2},
+    }
+    config = PretrainConfig(**run, **changed)  # type: ignore[arg-type]
+    expected = {name: value for name, value in changed.items() if name != "drop_path"}
+    arguments = build_model(config).arguments
+    assert arguments == {**expected, "backbone": "test_convnext", "backbone_args": {"drop_path_rate": 0.2}}
 
 
 def test_autocast_keeps_the_losses_in_float32() -> None:

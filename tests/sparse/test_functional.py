@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 
 from videomac.models.masking import random_mask
@@ -13,8 +14,8 @@ from videomac.sparse import Blocks, LayoutSlot
 from videomac.sparse import triton_kernels as kernels
 from videomac.sparse.blocks import Halo
 from videomac.sparse.canvas import MaskedCanvas
-from videomac.sparse.functional import DepthwiseConvolution, Windows, as_rows
-from videomac.sparse.layers import HaloConv2d, HaloConv2dSame, PatchConv2d
+from videomac.sparse.functional import DepthwiseConvolution, GlobalResponseNormalization, Windows, as_rows
+from videomac.sparse.mixing import HaloConv2d, HaloConv2dSame, PatchConv2d
 
 WINDOWS, COLUMNS = 0, 10**6
 
@@ -207,3 +208,47 @@ def test_blocks_equal_masked_on_the_gpu(name: str) -> None:
 def test_as_rows_is_a_view_of_channels_last() -> None:
     images = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
     assert as_rows(images).data_ptr() == images.data_ptr()
+
+
+# Global response normalisation, against timm's layer on each sample and autograd's derivative of it ------------------
+
+
+def grn_by_hand_and_by_timm(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Output and gradients: ours, and timm's."""
+    layer = GlobalResponseNorm(x.shape[-1]).to(x.dtype)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    handed = torch.randn_like(x)
+    ours = GlobalResponseNormalization.apply(x, layer.weight, layer.bias, layer.eps)
+    timms = layer(x.unsqueeze(2)).squeeze(2)  # a tall image, one position wide
+    leaves = [x, *layer.parameters()]
+    return tuple([out, *torch.autograd.grad(out, leaves, handed)] for out in (ours, timms))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7), (1, 1, 3), (4, 48, 16)])
+def test_grn_equals_timms_layer(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    for ours, timms in zip(
+        *grn_by_hand_and_by_timm(torch.randn(shape, dtype=torch.float64, requires_grad=True)), strict=True
+    ):
+        torch.testing.assert_close(ours, timms, rtol=1e-12, atol=1e-12)
+
+
+def test_grn_of_a_channel_of_zeros_has_a_gradient() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 7, dtype=torch.float64)
+    x[0, :, 3] = 0
+    for ours, timms in zip(*grn_by_hand_and_by_timm(x.requires_grad_()), strict=True):
+        assert torch.isfinite(ours).all()
+        torch.testing.assert_close(ours, timms, rtol=1e-12, atol=1e-12)
+
+
+def test_grn_in_half_precision_takes_its_norms_in_float32() -> None:
+    """The squares of these values are beyond float16."""
+    torch.manual_seed(0)
+    x = (400 * torch.randn(2, 512, 8)).half()
+    weight, bias = torch.randn(8), torch.randn(8)
+    exact = GlobalResponseNormalization.apply(x.float(), weight, bias, 1e-6)
+    half = GlobalResponseNormalization.apply(x, weight, bias, 1e-6)
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), exact, rtol=5e-3, atol=0.5)

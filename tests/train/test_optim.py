@@ -42,7 +42,7 @@ def test_groups_by_name() -> None:
 
 def test_a_model_may_decay_small_parameters_after_all() -> None:
     class Exceptional(Small):
-        def also_decayed(self) -> set[str]:
+        def weight_decay_exceptions(self) -> set[str]:
             return {"norm.weight", "norm.bias"}
 
     model = Exceptional()

@@ -27,6 +27,7 @@ from videomac.models.autoencoder import MaskedAutoencoder
 from videomac.models.masking import num_visible
 from videomac.models.videomac import VideoMAC
 from videomac.reconstruction.pictures import Reconstruction, reconstruct_frames
+from videomac.sparse import upsample_mask
 
 CELLS_PER_STRIDE = 4
 """Resolution of the map."""
@@ -132,7 +133,7 @@ def contributions(
         One map a mask; exactly 0 in hidden patches, which are never read.
     """
     patch = frame.shape[1] // masks.shape[1]
-    mean = F.avg_pool2d(frame[None], patch).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+    mean = upsample_mask(F.avg_pool2d(frame[None], patch), frame.shape[-2:])
     content = frame[None] - mean
     maps = []
     for mask in masks[:, None]:
@@ -152,8 +153,7 @@ def heat_map(
     contributed: Float[Tensor, "masks cell_rows cell_columns"], masks: Bool[Tensor, "masks rows columns"]
 ) -> Float[Tensor, "cell_rows cell_columns"]:
     """Average over the masks that show a cell; the root of it, in units of hidden values."""
-    cells = contributed.shape[1] // masks.shape[1]
-    seen = (~masks).sum(0).repeat_interleave(cells, 0).repeat_interleave(cells, 1).to(contributed)
+    seen = upsample_mask((~masks).sum(0), contributed.shape[-2:]).to(contributed)
     return (contributed.sum(0) / seen.clamp(min=1)).sqrt()
 
 

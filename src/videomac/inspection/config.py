@@ -19,7 +19,7 @@ class InspectConfig:
     mask_ratio: float = 0.75
     """Share of the patches that is hidden."""
     picture: Path | None = None
-    """Also draw, to this PNG or SVG, how the mask dissolves in the dense network and stays in ours (Fig. 5)."""
+    """Also draw, to this PNG or SVG, how the mask vanishes in the dense network and stays in ours (Fig. 5)."""
 
     def __post_init__(self) -> None:
         require_mask_ratio(self.mask_ratio)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from videomac.models.backbones import create_backbone
 from videomac.models.encoder import SparseEncoder
 from videomac.models.masking import random_mask
-from videomac.sparse import Blocks
+from videomac.sparse import Blocks, upsample_mask
 
 
 def reached(
@@ -44,8 +44,7 @@ def reached(
     network: Any = create_backbone(name).eval()
     encoder = SparseEncoder(copy.deepcopy(network)).eval()
     stages = [str(info["module"]) for info in network.feature_info]
-    patch = image_size[0] // mask.shape[1]
-    hidden = mask.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]
+    hidden = upsample_mask(mask, image_size)[:, None]
     generator = torch.Generator().manual_seed(1)
     frames = [torch.randn(1, 3, *image_size, generator=generator).masked_fill(hidden, 0.0) for _ in range(2)]
     dense = [_stage_maps(network, stages, partial(network.forward_features, frame)) for frame in frames]
@@ -83,7 +82,7 @@ def figure(
         for column, (stage, values) in enumerate(zip(stages, maps, strict=True)):
             axis = axes[row, column]
             _show(axis, values, mask[0])
-            share = float((values[_cells(mask[0], values)] > 0).float().mean())
+            share = float((values[upsample_mask(mask[0], values.shape)] > 0).float().mean())
             where = stage if column == 0 else f"after {stage}"
             axis.set_title(f"{where}\n{share:.0%} of hidden reached", fontsize=9)
             axis.set_ylabel(kind if column == 0 else "", fontsize=12)
@@ -143,10 +142,3 @@ def _stage_maps(
 def _change(first: Tensor, second: Tensor) -> Tensor:
     change = (first - second).abs().amax(dim=(0, 1))
     return change / change.max()
-
-
-def _cells(mask: Tensor, values: Tensor) -> Tensor:
-    """The hidden cells of a map."""
-    return mask.repeat_interleave(values.shape[0] // mask.shape[0], 0).repeat_interleave(
-        values.shape[1] // mask.shape[1], 1
-    )

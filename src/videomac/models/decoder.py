@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
+from videomac.sparse import upsample_mask
+
 
 class Decoder(nn.Module):
     """A 1x1 projection, the mask token in hidden cells, a few ConvNeXt blocks and a 1x1 pixel head.
@@ -60,9 +62,9 @@ class Decoder(nn.Module):
         Returns:
             `[batch, rows * columns, patch_size * patch_size * 3]`, values in (row, column, channel) order.
         """
-        hidden = mask.repeat_interleave(self.cells_per_patch, 1).repeat_interleave(self.cells_per_patch, 2)
+        hidden = upsample_mask(mask, features.shape[-2:])[:, None]
         cells = self.projection(features)
-        cells = torch.where(hidden[:, None], self.mask_token.to(cells.dtype), cells)
+        cells = torch.where(hidden, self.mask_token.to(cells.dtype), cells)
         return self._join_cells(self.head(self.blocks(cells)))
 
     def _join_cells(self, pixels: Tensor) -> Tensor:

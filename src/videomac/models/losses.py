@@ -38,7 +38,7 @@ def unpatchify(
 def normalize_patches(patches: Float[Tensor, "batch patches values"]) -> Float[Tensor, "batch patches values"]:
     """Give each patch mean 0 and variance 1 over its values (unbiased variance, 1e-6 inside the root).
 
-    This is the reconstruction's goal ("normalized pixels", section 3.2); a flat patch becomes 0.
+    This is what a reconstruction should equal ("normalized pixels", section 3.2); a flat patch becomes 0.
     """
     patches = _at_least_float32(patches)
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)

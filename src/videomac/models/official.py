@@ -17,22 +17,23 @@ from torch import Tensor, nn
 
 from videomac.models.autoencoder import MaskedAutoencoder
 from videomac.sparse import Blocks, MaskedCanvas
+from videomac.sparse.block_aware import BlockAware
 from videomac.sparse.convert import restore
-from videomac.sparse.layers import BLOCK_AWARE, BlockAware
+from videomac.sparse.layers import BLOCK_AWARE
 
 
-class BatchResponseNorm(GlobalResponseNorm):
+class BatchGlobalResponseNorm(GlobalResponseNorm):
     """GRN whose L2 norm runs over all positions of all samples, not of each sample on its own."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `[batch, height, width, channels]` (or channels first, as the parent was told)."""
         norm = x.norm(p=2, dim=(0, *self.spatial_dim), keepdim=True)
-        response = norm / (norm.mean(dim=self.channel_dim, keepdim=True) + self.eps)
-        return x + torch.addcmul(self.bias.view(self.wb_shape), self.weight.view(self.wb_shape), x * response)
+        relative = norm / (norm.mean(dim=self.channel_dim, keepdim=True) + self.eps)
+        return x + torch.addcmul(self.bias.view(self.wb_shape), self.weight.view(self.wb_shape), x * relative)
 
 
-class VisibleBatchResponseNorm(BlockAware, BatchResponseNorm):
-    """`BatchResponseNorm` under a mask: over all visible positions."""
+class VisibleBatchGlobalResponseNorm(BlockAware, BatchGlobalResponseNorm):
+    """`BatchGlobalResponseNorm` under a mask: over all visible positions."""
 
     kind = "batch statistics over visible positions"
 
@@ -47,7 +48,7 @@ class VisibleBatchResponseNorm(BlockAware, BatchResponseNorm):
         return self.parent_forward(layout.hide(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
-BLOCK_AWARE[BatchResponseNorm] = VisibleBatchResponseNorm
+BLOCK_AWARE[BatchGlobalResponseNorm] = VisibleBatchGlobalResponseNorm
 
 
 class StageNormConvNeXt(ConvNeXt):
@@ -74,10 +75,10 @@ def add_stage_norms(backbone: nn.Module) -> nn.Module:
 
 
 def normalize_over_batch(backbone: nn.Module) -> nn.Module:
-    """Turn every GRN of a timm network, in place, into a `BatchResponseNorm`."""
+    """Turn every GRN of a timm network, in place, into a `BatchGlobalResponseNorm`."""
     for module in restore(backbone).modules():
         if type(module) is GlobalResponseNorm:
-            module.__class__ = BatchResponseNorm
+            module.__class__ = BatchGlobalResponseNorm
     return backbone
 
 
@@ -108,7 +109,7 @@ def _truncated_normal(module: nn.Conv2d | nn.Linear, std: float) -> None:
         nn.init.zeros_(module.bias)
 
 
-def also_decayed(model: nn.Module) -> set[str]:
+def weight_decay_exceptions(model: nn.Module) -> set[str]:
     """Small parameters that the released code decays: GRN's, which are 1 x C there."""
     return {
         f"{prefix}.{name}"

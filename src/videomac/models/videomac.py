@@ -16,12 +16,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from videomac.config import require_mask_ratio, require_something_to_train
 from videomac.models import ema, losses, official, official_checkpoint
 from videomac.models.autoencoder import MaskedAutoencoder, TargetNetwork
 from videomac.models.backbones import create_backbone
 from videomac.models.decoder import Decoder
 from videomac.models.encoder import SparseEncoder
 from videomac.models.masking import MaskSampler
+from videomac.sparse import upsample_mask
 
 
 @dataclass
@@ -95,57 +97,31 @@ class VideoMAC(nn.Module):
         target_gradient: bool = False,
         backbone_args: Mapping[str, Any] | None = None,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        if not 0 < mask_ratio < 1:
-            raise ValueError(f"mask_ratio must be above 0 and below 1, got {mask_ratio}")
+        require_mask_ratio(mask_ratio)
         if preset not in ("paper", "official"):
             raise ValueError(f'preset must be "paper" or "official", got {preset!r}')
-        if not (online_loss or (target_loss and target_gradient) or (consistency_loss and gamma)):
-            raise ValueError("nothing would train the online network: switch on another loss")
-        backbone_args = dict(backbone_args or {})
-        self.arguments: dict[str, Any] = {
-            "backbone": backbone if isinstance(backbone, str) else _architecture(backbone),
-            "mask_ratio": mask_ratio,
-            "patch_size": patch_size,
-            "symmetric": symmetric,
-            "decoder_width": decoder_width,
-            "decoder_depth": decoder_depth,
-            "gamma": gamma,
-            "norm_pix_loss": norm_pix_loss,
-            "mode": mode,
-            "preset": preset,
-            "online_loss": online_loss,
-            "target_loss": target_loss,
-            "consistency_loss": consistency_loss,
-            "target_gradient": target_gradient,
-            "backbone_args": backbone_args,
-        }
+        require_something_to_train(online_loss, target_loss, consistency_loss, gamma, target_gradient)
+        name = backbone if isinstance(backbone, str) else _architecture(backbone)
+        self.arguments = {**arguments, "backbone": name, "backbone_args": dict(backbone_args or {})}
         """The constructor's arguments as plain values: what a checkpoint keeps, to build the model again."""
-        self.mask_ratio = mask_ratio
-        self.symmetric = symmetric
-        self.gamma = gamma
-        self.norm_pix_loss = norm_pix_loss
-        self.preset = preset
-        self.use_online_loss = online_loss
-        self.use_target_loss = target_loss
-        self.use_consistency_loss = consistency_loss
-        self.target_gradient = target_gradient
+        self.loss_weights = (float(online_loss), float(target_loss), gamma * consistency_loss)
+        """Of the online, target and consistency loss in Eq. 3; 0 for one that is switched off."""
+        self.mask_ratio, self.symmetric, self.preset = mask_ratio, symmetric, preset
+        self.norm_pix_loss, self.target_gradient = norm_pix_loss, target_gradient
 
-        network = create_backbone(backbone, **backbone_args) if isinstance(backbone, str) else backbone
-        if preset == "official":
+        network = create_backbone(backbone, **(backbone_args or {})) if isinstance(backbone, str) else backbone
+        is_official = preset == "official"
+        if is_official:
             network = official.normalize_over_batch(official.add_stage_norms(network))
         encoder = SparseEncoder(network, mode=mode)
         self.patch_size = patch_size or encoder.stride
         decoder = Decoder(
-            encoder.num_features,
-            encoder.stride,
-            self.patch_size,
-            width=decoder_width,
-            depth=decoder_depth,
-            use_grn=preset == "official",
+            encoder.num_features, encoder.stride, self.patch_size, decoder_width, decoder_depth, use_grn=is_official
         )
         self.online = MaskedAutoencoder(encoder, decoder)
-        if preset == "official" and isinstance(backbone, str):
+        if is_official and isinstance(backbone, str):
             official.initialize(self.online)
         self.target = TargetNetwork(self.online)
 
@@ -178,8 +154,8 @@ class VideoMAC(nn.Module):
             target_prediction = self.target(frame_b, mask_b)
         prediction_b = self.online(frame_b, mask_b) if self.target_gradient else target_prediction
 
-        online_loss = losses.reconstruction_loss(online_prediction, self.goal(frame_a), hidden_a)
-        target_loss = losses.reconstruction_loss(prediction_b, self.goal(frame_b), hidden_b)
+        online_loss = losses.reconstruction_loss(online_prediction, self.reconstruction_target(frame_a), hidden_a)
+        target_loss = losses.reconstruction_loss(prediction_b, self.reconstruction_target(frame_b), hidden_b)
         consistency_loss = losses.consistency_loss(online_prediction, target_prediction, hidden_a & hidden_b)
         return VideoMACOutput(
             loss=self.total_loss(online_loss, target_loss, consistency_loss),
@@ -206,7 +182,9 @@ class VideoMAC(nn.Module):
         grid = (height // self.patch_size, width // self.patch_size)
         return MaskSampler(grid, self.mask_ratio, self.symmetric)(batch, generator)
 
-    def goal(self, frames: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch patches values"]:
+    def reconstruction_target(
+        self, frames: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch patches values"]:
         """What a reconstruction should equal: the frames' patches, each normalised if `norm_pix_loss`."""
         patches = losses.patchify(frames, self.patch_size)
         return losses.normalize_patches(patches) if self.norm_pix_loss else patches
@@ -214,21 +192,18 @@ class VideoMAC(nn.Module):
     def total_loss(self, online_loss: Tensor, target_loss: Tensor, consistency_loss: Tensor) -> Tensor:
         """Eq. 3: `online + target + gamma * consistency`, of the losses that are switched on (Table 4d)."""
         total = torch.zeros_like(online_loss)
-        if self.use_online_loss:
-            total = total + online_loss
-        if self.use_target_loss:
-            total = total + target_loss
-        if self.use_consistency_loss:
-            total = total + self.gamma * consistency_loss
+        for weight, loss in zip(self.loss_weights, (online_loss, target_loss, consistency_loss), strict=True):
+            if weight:  # one that is switched off must not turn the sum into NaN
+                total = total + weight * loss
         return total
 
     def update_target(self, momentum: float) -> None:
         """Move the target network: parameters averaged with `momentum`, buffers copied. Once per optimizer step."""
         ema.update(self.target, self.online, momentum)
 
-    def also_decayed(self) -> set[str]:
+    def weight_decay_exceptions(self) -> set[str]:
         """Small parameters under weight decay, for `optim.parameter_groups`: GRN's in the official preset."""
-        return official.also_decayed(self) if self.preset == "official" else set()
+        return official.weight_decay_exceptions(self) if self.preset == "official" else set()
 
     @classmethod
     def from_official(cls, path: str | Path, mode: Literal["auto", "blocks", "masked"] = "auto") -> VideoMAC:
@@ -276,8 +251,7 @@ def feature_std(
     features: Float[Tensor, "batch channels height width"], mask: Bool[Tensor, "batch rows columns"]
 ) -> Float[Tensor, ""]:
     """Standard deviation of each channel over samples and visible cells, averaged over channels; near 0: collapse."""
-    cells = features.shape[-1] // mask.shape[-1]
-    visible = ~mask.repeat_interleave(cells, 1).repeat_interleave(cells, 2)[:, None]
+    visible = ~upsample_mask(mask, features.shape[-2:])[:, None]
     values = torch.where(visible, features.float(), 0.0)
     count = visible.sum()
     mean = values.sum(dim=(0, 2, 3), keepdim=True) / count

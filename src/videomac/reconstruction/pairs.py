@@ -38,9 +38,9 @@ def reconstruct_pairs(model: VideoMAC, pairs: MaskedPairs) -> ReconstructedPairs
     pair, mask = pairs.pair.to(parameter.device, parameter.dtype), pairs.mask.to(parameter.device)
     with evaluating(model):
         output = model(pair, mask)
-    goal = model.goal(pair[:, 0])
+    patches = model.reconstruction_target(pair[:, 0])
     hidden = (mask if mask.ndim == 3 else mask[:, 0]).flatten(1)
-    flat = (goal - goal.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
+    flat = (patches - patches.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
     return ReconstructedPairs(output.online_loss.item(), flat[hidden].mean().item(), output)
 
 

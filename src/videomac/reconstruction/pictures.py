@@ -15,6 +15,7 @@ from videomac.data.transforms import denormalize
 from videomac.models.losses import patchify, unpatchify
 from videomac.models.videomac import VideoMAC, VideoMACOutput
 from videomac.reconstruction.pairs import MaskedPairs
+from videomac.sparse import upsample_mask
 from videomac.utils.plots import FAINT, INK, PAPER, font
 from videomac.utils.spacing import evenly_spaced
 
@@ -65,7 +66,7 @@ def reconstruct_frames(
     if norm_pix_loss:
         variance, mean = torch.var_mean(patchify(frames, patch_size), dim=-1, keepdim=True)
         prediction = prediction * (variance + 1e-6).sqrt() + mean
-    hidden = mask.repeat_interleave(patch_size, 1).repeat_interleave(patch_size, 2)[:, None]
+    hidden = upsample_mask(mask, frames.shape[-2:])[:, None]
     frame, predicted = denormalize(frames), denormalize(unpatchify(prediction, grid))
     return Reconstruction(
         frame=_to_uint8(frame),

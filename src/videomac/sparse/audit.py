@@ -17,10 +17,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from videomac.sparse.block_aware import BlockAware, Layout, LayoutSlot, plain_class
 from videomac.sparse.blocks import Blocks
 from videomac.sparse.canvas import MaskedCanvas
 from videomac.sparse.convert import LayerReport, convert, restore
-from videomac.sparse.layers import BlockAware, Layout, LayoutSlot, plain_class
 
 _ROWS, _COLUMNS = 2, 3
 

@@ -8,11 +8,29 @@ networks that blocks mode does not know.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+
+
+def upsample_mask(
+    mask: Shaped[Tensor, "*batch rows columns"], size: Sequence[int]
+) -> Shaped[Tensor, "*batch height width"]:
+    """From patches to the cells (or pixels) of a map: each cell gets what its patch has.
+
+    Args:
+        mask: one value a patch.
+        size: (height, width) of the map.
+
+    Raises:
+        ValueError: the map does not divide into the patches.
+    """
+    (height, width), (rows, columns) = size, mask.shape[-2:]
+    if height % rows or width % columns:
+        raise ValueError(f"a {height}x{width} map does not divide into {rows}x{columns} patches")
+    return mask.repeat_interleave(height // rows, dim=-2).repeat_interleave(width // columns, dim=-1)
 
 
 class MaskedCanvas:
@@ -38,13 +56,7 @@ class MaskedCanvas:
     def visible(self, height: int, width: int) -> Bool[Tensor, "batch 1 height width"]:
         """Which cells of a map of this size are visible."""
         if (height, width) not in self._visible:
-            if height % self.rows or width % self.columns:
-                raise ValueError(
-                    f"a layer's {height}x{width} map does not divide into {self.rows}x{self.columns} patches"
-                )
-            cells = self.mask.repeat_interleave(height // self.rows, dim=1)
-            cells = cells.repeat_interleave(width // self.columns, dim=2)
-            self._visible[height, width] = ~cells[:, None]
+            self._visible[height, width] = ~upsample_mask(self.mask, (height, width))[:, None]
         return self._visible[height, width]
 
     def hide(

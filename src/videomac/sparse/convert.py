@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from videomac.sparse.layers import BLOCK_AWARE, BlockAware, LayoutSlot, PatchConv2d, _Mixing, _PerSample, plain_class
+from videomac.sparse.block_aware import BlockAware, LayoutSlot, plain_class
+from videomac.sparse.layers import BLOCK_AWARE, PerSample
+from videomac.sparse.mixing import Mixing, PatchConv2d
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def _convert_children(module: nn.Module, path: str, slot: LayoutSlot, reports: l
         child.slot = slot
         layer = plain_class(aware).__name__
         reports.append(LayerReport(full_name, layer, child.describe(), child.obstacle()))
-        if not isinstance(child, _PerSample):  # what is inside a per-sample layer runs on whole samples already
+        if not isinstance(child, PerSample):  # what is inside a per-sample layer runs on whole samples already
             _convert_children(child, f"{full_name}.", slot, reports)
 
 
@@ -79,10 +81,10 @@ def _block_aware_class(module: nn.Module) -> type[BlockAware] | None:
     if type(module) is nn.Conv2d and PatchConv2d.fits(module):
         return PatchConv2d
     aware = BLOCK_AWARE.get(type(module))
-    if aware is None or not issubclass(aware, _Mixing):
+    if aware is None or not issubclass(aware, Mixing):
         return aware
     probe = aware.__new__(aware)
     probe.__dict__ = module.__dict__
-    assert isinstance(probe, _Mixing)
+    assert isinstance(probe, Mixing)
     needs_nothing = probe.obstacle() is None and not probe.halo()
     return None if needs_nothing else aware

@@ -1,4 +1,4 @@
-"""Exchange between blocks, and convolutions, whose gradients are gathers like their outputs.
+"""Exchange between blocks, and convolutions, with gradients that are fetched like their outputs.
 
 Autograd would turn each fetch of a neighbour into a scatter, which on a GPU adds in no fixed order; and oneDNN is slow
 at the weight gradient of a depthwise kernel over thousands of small images. The functions here take the positions of
@@ -219,7 +219,7 @@ def _with_sentinel(rows: Tensor, fill: float = 0.0) -> Tensor:
     return F.pad(rows, (0, 0, 0, 1), value=fill)
 
 
-class ResponseNorm(torch.autograd.Function):
+class GlobalResponseNormalization(torch.autograd.Function):
     """`x * (1 + weight * n / mean(n)) + bias`, n being the norm of a channel over a sample's positions."""
 
     @staticmethod

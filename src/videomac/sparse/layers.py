@@ -1,354 +1,37 @@
-"""Layers that know about blocks.
+"""Layers that know about blocks, and which layer each of them stands in for.
 
 Each is a subclass of the layer it stands in for, with the parent's parameters, names and arithmetic. With no mask it
 *is* its parent; with one it asks the layout in its slot for what it needs: `on_blocks` when the visible patches are
 the batch, `on_canvas` when the whole frame is there with hidden cells in it. There are three kinds:
 
-- a layer that mixes positions borrows a halo from its visible neighbours (hidden ones count as the frame's outside);
+- a layer that mixes positions borrows a halo from its visible neighbours (`mixing.py`);
 - BatchNorm takes its statistics over the visible positions of the batch, which blocks mode gives for free;
 - a layer with statistics over positions, or one draw per sample, runs on the visible positions of one sample.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeAlias, cast
-
-import torch
-import torch.nn.functional as F
 from timm.layers import (
-    AvgPool2dSame,
     BatchNormAct2d,
-    BlurPool2d,
     CecaModule,
-    Conv2dSame,
     DropPath,
     EcaModule,
     EffectiveSEModule,
     GroupNorm,
     GroupNorm1,
     GroupNormAct,
-    ScaledStdConv2d,
-    ScaledStdConv2dSame,
     SEModule,
-    StdConv2d,
-    StdConv2dSame,
 )
 from timm.layers.grn import GlobalResponseNorm
-from timm.layers.pool2d_same import MaxPool2dSame
 from timm.layers.squeeze_excite import SqueezeExciteCl
 from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import Tensor, nn
 
-from videomac.sparse.blocks import Blocks, Halo, Kernel
+from videomac.sparse import mixing
+from videomac.sparse.block_aware import BlockAware, plain_class
+from videomac.sparse.blocks import Blocks
 from videomac.sparse.canvas import MaskedCanvas
-from videomac.sparse.functional import ColumnConvolution, DepthwiseConvolution, ResponseNorm, as_matrix, as_rows
-
-Layout: TypeAlias = "Blocks | MaskedCanvas"
-
-
-class LayoutSlot:
-    """Where an encoder puts the layout of the batch under way, for its own layers to read.
-
-    All layers of one encoder share one slot, and no two encoders do; a deep copy or a pickle of the encoder keeps it
-    so.
-    """
-
-    layout: Layout | None = None
-
-
-class BlockAware(nn.Module):
-    """Base of the swapped-in layers; comes before the parent layer in the method resolution order."""
-
-    slot: LayoutSlot
-    kind: ClassVar[str]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Run as the parent without a mask, on blocks or on the masked canvas with one."""
-        layout = self.slot.layout
-        if layout is None:
-            return self.parent_forward(x)
-        if isinstance(layout, Blocks):
-            return self.on_blocks(x, layout)
-        return self.on_canvas(x, layout)
-
-    def parent_forward(self, x: Tensor) -> Tensor:
-        """What the unmodified layer computes."""
-        return cast(Tensor, super().forward(x))
-
-    def on_blocks(self, x: Tensor, layout: Blocks) -> Tensor:
-        """`[B*K, C, P, P]` to `[B*K, C', P', P']`."""
-        raise NotImplementedError
-
-    def on_canvas(self, x: Tensor, layout: MaskedCanvas) -> Tensor:
-        """`[B, C, H, W]` to `[B, C', H', W']`; hidden cells hold anything, before and after."""
-        raise NotImplementedError
-
-    def obstacle(self) -> str | None:
-        """Why this layer cannot work on blocks, or None when it can."""
-        return None
-
-    def describe(self) -> str:
-        """What became of the layer, in a few words."""
-        return self.kind
-
-
-# Layers that mix positions -----------------------------------------------------------------------------------------
-
-
-class _Mixing(BlockAware):
-    """A layer with a kernel: hidden cells are `fill` to it, like what lies outside the frame."""
-
-    kind = "halo"
-    fill: ClassVar[float] = 0.0
-
-    def halo(self) -> Halo:
-        """How far the kernel reaches beyond a block."""
-        raise NotImplementedError
-
-    def on_canvas(self, x: Tensor, layout: MaskedCanvas) -> Tensor:
-        return self.parent_forward(layout.hide(x, self.fill))
-
-    def on_blocks(self, x: Tensor, layout: Blocks) -> Tensor:
-        return self.on_windows(layout.windows(x, self.halo(), self.fill))
-
-    def on_windows(self, windows: Tensor) -> Tensor:
-        """The layer's arithmetic without any padding of its own."""
-        raise NotImplementedError
-
-    def describe(self) -> str:
-        top, bottom, left, right = self.halo()
-        return f"halo {top},{bottom},{left},{right}"
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
-
-
-def _same(kernel: int, stride: int) -> tuple[int, int]:
-    """Halo of timm's "same" padding: a property of the layer on any size that its stride divides."""
-    total = max(kernel - stride, 0)
-    return total // 2, total - total // 2
-
-
-def _symmetric(kernel: int, stride: int, padding: int) -> tuple[int, int]:
-    """Halo of ordinary padding; a kernel that ends inside its own stride needs nothing to the right."""
-    return padding, max(kernel - stride - padding, 0)
-
-
-def _keeps_grid(kernel: int, stride: int, padding: int) -> bool:
-    """Whether a map of size n * stride becomes one of size n, for every n."""
-    return 0 <= 2 * padding - kernel + stride < stride
-
-
-class HaloConv2d(_Mixing, nn.Conv2d):
-    """Convolution with ordinary zero padding."""
-
-    def extent(self) -> tuple[int, int]:
-        """Kernel size with its dilation."""
-        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))  # type: ignore[return-value]
-
-    def halo(self) -> Halo:
-        (h, w), padding = self.extent(), self._numeric_padding()
-        return Halo(*_symmetric(h, self.stride[0], padding[0]), *_symmetric(w, self.stride[1], padding[1]))
-
-    # Both measured on CPUs. Up to this P of the output the copies of a matrix product cost less than windows:
-    columns_up_to: ClassVar[int] = 4
-    # Windows that hold more than this many times the positions of the whole frame cost more than the frame:
-    canvas_above: ClassVar[float] = 2.0
-
-    def on_blocks(self, x: Tensor, layout: Blocks) -> Tensor:
-        size, halo = x.shape[-1], self.halo()
-        if min(halo) >= 0 and self.groups == 1 and size // max(self.stride) <= self.columns_up_to:
-            kernel = Kernel(_pair(self.kernel_size), _pair(self.stride), _pair(self.dilation), halo)
-            rows = ColumnConvolution.apply(*self._operands(x), *layout.column_tables(size, kernel))
-        elif not self._depthwise():
-            return super().on_blocks(x, layout)
-        else:
-            symmetric = halo.turned() == halo
-            # (torch.compile takes no tensor twice.)
-            turned_table = None if symmetric else layout.window_table(size, halo.turned())
-            wide = symmetric and layout.window_share(size, halo) > self.canvas_above
-            canvas = layout.positions(size) if wide else None
-            tables = layout.window_table(size, halo), turned_table, canvas, layout.frames(size)
-            rows = DepthwiseConvolution.apply(*self._operands(x), *tables)
-        return layout.as_images(rows)
-
-    def _depthwise(self) -> bool:
-        plain = set(self.stride) == set(self.dilation) == {1}
-        return plain and self.groups == self.in_channels == self.out_channels
-
-    def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Positions, weight and bias, in the precision that autocast asks of a convolution."""
-        operands = as_rows(x), self.weight, self.bias
-        if not torch.is_autocast_enabled(x.device.type):
-            return operands
-        dtype = torch.get_autocast_dtype(x.device.type)
-        return cast("tuple[Tensor, Tensor, Tensor | None]", tuple(o if o is None else o.to(dtype) for o in operands))
-
-    def on_windows(self, windows: Tensor) -> Tensor:
-        return F.conv2d(windows, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
-
-    def obstacle(self) -> str | None:
-        if self.padding_mode != "zeros":
-            return f"{self.padding_mode} padding"
-        padding = self._numeric_padding()
-        if not all(_keeps_grid(k, s, p) for k, s, p in zip(self.extent(), self.stride, padding, strict=True)):
-            return (
-                f"kernel {self.kernel_size}, stride {self.stride}, padding {self.padding} do not divide the map evenly"
-            )
-        return None
-
-    def _numeric_padding(self) -> tuple[int, int]:
-        if self.padding == "same":  # PyTorch's own "same", stride 1 only
-            return (self.extent()[0] // 2, self.extent()[1] // 2)
-        return (0, 0) if self.padding == "valid" else _pair(self.padding)
-
-
-class HaloConv2dSame(HaloConv2d, Conv2dSame):
-    """Convolution with timm's (TensorFlow's) "same" padding."""
-
-    def halo(self) -> Halo:
-        h, w = self.extent()
-        return Halo(*_same(h, self.stride[0]), *_same(w, self.stride[1]))
-
-    def parent_forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, Conv2dSame.forward(self, x))  # type: ignore[no-untyped-call]
-
-    def obstacle(self) -> str | None:
-        return None
-
-
-class PatchConv2d(BlockAware, nn.Conv2d):
-    """Convolution whose taps all lie in its own stride: a 1x1, a patchify stem, the 2x2 downsampling of ConvNeXt.
-
-    It never looks across a border. It is here because as one matrix product over the positions of all blocks it costs
-    a fraction of what many small images cost (at P = 1 a tenth); and because of a 1x1 with a stride, whose
-    channels-last float32 backward in oneDNN writes beyond its buffers for few input channels: what it reads is
-    picked first.
-    """
-
-    kind = "matrix product"
-
-    def on_blocks(self, x: Tensor, layout: Blocks) -> Tensor:
-        if self.groups > 1:
-            return self._of_picked(x)
-        (high, wide), (down, along), (blocks, channels, height, width) = self.kernel_size, self.stride, x.shape
-        strides = x.permute(0, 2, 3, 1).reshape(blocks, height // down, down, width // along, along, channels)
-        taps = strides[:, :, :high, :, :wide].transpose(2, 3).reshape(-1, high * wide * channels)
-        return layout.as_images(F.linear(taps, as_matrix(self.weight), self.bias))
-
-    def on_canvas(self, x: Tensor, layout: MaskedCanvas) -> Tensor:
-        return self._of_picked(x) if self.kernel_size == (1, 1) else self.parent_forward(x)
-
-    def _of_picked(self, x: Tensor) -> Tensor:
-        """A 1x1 convolution of the positions that its stride reads."""
-        picked = x[:, :, :: self.stride[0], :: self.stride[1]]
-        return F.conv2d(picked, self.weight, self.bias, groups=self.groups)
-
-    @classmethod
-    def fits(cls, layer: nn.Conv2d) -> bool:
-        """Whether a convolution is of this kind."""
-        if layer.padding not in ((0, 0), "valid"):
-            return False
-        if layer.kernel_size == (1, 1):  # in groups it is here for its stride only
-            return layer.groups == 1 or max(layer.stride) > 1
-        inside = all(k <= s for k, s in zip(layer.kernel_size, layer.stride, strict=True))
-        return inside and layer.groups == 1 and layer.dilation == (1, 1)
-
-
-class HaloMaxPool2d(_Mixing, nn.MaxPool2d):
-    """Max pooling: hidden cells are minus infinity."""
-
-    fill = float("-inf")
-
-    def halo(self) -> Halo:
-        (k, s), (p, d) = (_pair(self.kernel_size), _pair(self.stride)), (_pair(self.padding), _pair(self.dilation))
-        extent = [d[i] * (k[i] - 1) + 1 for i in (0, 1)]
-        return Halo(*_symmetric(extent[0], s[0], p[0]), *_symmetric(extent[1], s[1], p[1]))
-
-    def on_windows(self, windows: Tensor) -> Tensor:
-        return F.max_pool2d(windows, self.kernel_size, self.stride, 0, self.dilation)
-
-    def on_canvas(self, x: Tensor, layout: MaskedCanvas) -> Tensor:
-        # Where a whole window is hidden the maximum is minus infinity, which an activation's backward would turn into
-        # NaN.
-        return layout.hide(super().on_canvas(x, layout))
-
-    def obstacle(self) -> str | None:
-        k, s, p, d = (_pair(v) for v in (self.kernel_size, self.stride, self.padding, self.dilation))
-        if self.return_indices or not all(_keeps_grid(d[i] * (k[i] - 1) + 1, s[i], p[i]) for i in (0, 1)):
-            return f"kernel {k}, stride {s}, padding {p} do not divide the map evenly"
-        return None
-
-
-class HaloMaxPool2dSame(HaloMaxPool2d, MaxPool2dSame):
-    """Max pooling with "same" padding."""
-
-    def halo(self) -> Halo:
-        (k, s) = (_pair(self.kernel_size), _pair(self.stride))
-        return Halo(*_same(k[0], s[0]), *_same(k[1], s[1]))
-
-    def parent_forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, MaxPool2dSame.forward(self, x))  # type: ignore[no-untyped-call]
-
-    def obstacle(self) -> str | None:
-        return None
-
-
-class HaloAvgPool2d(_Mixing, nn.AvgPool2d):
-    """Average pooling: hidden cells are 0 and count."""
-
-    def halo(self) -> Halo:
-        k, s, p = _pair(self.kernel_size), _pair(self.stride), _pair(self.padding)
-        return Halo(*_symmetric(k[0], s[0], p[0]), *_symmetric(k[1], s[1], p[1]))
-
-    def on_windows(self, windows: Tensor) -> Tensor:
-        return F.avg_pool2d(windows, self.kernel_size, self.stride, 0, False, True, self.divisor_override)
-
-    def obstacle(self) -> str | None:
-        k, s, p = _pair(self.kernel_size), _pair(self.stride), _pair(self.padding)
-        if not all(_keeps_grid(k[i], s[i], p[i]) for i in (0, 1)):
-            return f"kernel {k}, stride {s}, padding {p} do not divide the map evenly"
-        if any(p) and not self.count_include_pad and self.divisor_override is None:
-            return "an average that leaves out the frame's outside (count_include_pad=False)"
-        return None
-
-
-class _CanvasOnly(_Mixing):
-    """A layer that mixes positions in its own way: right on the masked canvas, not known on blocks."""
-
-    kind = "masked only"
-
-    def obstacle(self) -> str | None:
-        return f"{plain_class(type(self)).__name__} is known on the masked canvas only"
-
-    def describe(self) -> str:
-        return self.kind
-
-
-class CanvasBlurPool2d(_CanvasOnly, BlurPool2d):
-    """Blur pooling (its reflection at the frame's border is its own)."""
-
-
-class CanvasAvgPool2dSame(_CanvasOnly, AvgPool2dSame):
-    """Average pooling with "same" padding."""
-
-
-class CanvasStdConv2d(_CanvasOnly, StdConv2d):
-    """Weight-standardised convolution."""
-
-
-class CanvasStdConv2dSame(_CanvasOnly, StdConv2dSame):
-    """Weight-standardised convolution, "same" padding."""
-
-
-class CanvasScaledStdConv2d(_CanvasOnly, ScaledStdConv2d):
-    """Scaled weight-standardised convolution."""
-
-
-class CanvasScaledStdConv2dSame(_CanvasOnly, ScaledStdConv2dSame):
-    """Scaled weight-standardised convolution, "same" padding."""
-
+from videomac.sparse.functional import GlobalResponseNormalization
 
 # Statistics over the visible positions of the batch ------------------------------------------------------------------
 
@@ -375,7 +58,7 @@ class VisibleBatchNormAct2d(_VisibleBatchNorm, BatchNormAct2d):
 # One sample at a time ------------------------------------------------------------------------------------------------
 
 
-class _PerSample(BlockAware):
+class PerSample(BlockAware):
     """A layer that treats all positions of a sample alike, by their mean, norm, variance or one draw.
 
     It runs unmodified on the sample's visible blocks, stacked to one tall image.
@@ -401,7 +84,7 @@ class _PerSample(BlockAware):
         return layout.on_each_sample(x.permute(0, 3, 1, 2), channels_first).permute(0, 2, 3, 1)
 
 
-class SampleGlobalResponseNorm(_PerSample, GlobalResponseNorm):
+class SampleGlobalResponseNorm(PerSample, GlobalResponseNorm):
     """ConvNeXt V2's GRN: the L2 norm of a channel over the sample's visible positions."""
 
     def channels_last(self) -> bool:
@@ -411,79 +94,74 @@ class SampleGlobalResponseNorm(_PerSample, GlobalResponseNorm):
         if not self.channels_last():
             return super().on_blocks(x, layout)
         sample = x.reshape(layout.batch, -1, x.shape[-1])
-        normalised: Tensor = ResponseNorm.apply(sample, self.weight, self.bias, self.eps)
+        normalised: Tensor = GlobalResponseNormalization.apply(sample, self.weight, self.bias, self.eps)
         return normalised.view_as(x)
 
 
-class SampleSEModule(_PerSample, SEModule):
+class SampleSEModule(PerSample, SEModule):
     """Squeeze-excite (RegNetY, SE-ResNets)."""
 
 
-class SampleSqueezeExcite(_PerSample, SqueezeExcite):
+class SampleSqueezeExcite(PerSample, SqueezeExcite):
     """Squeeze-excite (EfficientNet, MobileNetV3)."""
 
 
-class SampleSqueezeExciteCl(_PerSample, SqueezeExciteCl):
+class SampleSqueezeExciteCl(PerSample, SqueezeExciteCl):
     """Squeeze-excite, channels last."""
 
     def channels_last(self) -> bool:
         return True
 
 
-class SampleEffectiveSEModule(_PerSample, EffectiveSEModule):
+class SampleEffectiveSEModule(PerSample, EffectiveSEModule):
     """Effective squeeze-excite (VoVNet, HGNet)."""
 
 
-class SampleEcaModule(_PerSample, EcaModule):
+class SampleEcaModule(PerSample, EcaModule):
     """Efficient channel attention."""
 
 
-class SampleCecaModule(_PerSample, CecaModule):
+class SampleCecaModule(PerSample, CecaModule):
     """Efficient channel attention, circular."""
 
 
-class SampleTorchGroupNorm(_PerSample, nn.GroupNorm):
+class SampleTorchGroupNorm(PerSample, nn.GroupNorm):
     """Group normalisation."""
 
 
-class SampleGroupNorm(_PerSample, GroupNorm):
+class SampleGroupNorm(PerSample, GroupNorm):
     """timm's group normalisation."""
 
 
-class SampleGroupNorm1(_PerSample, GroupNorm1):
+class SampleGroupNorm1(PerSample, GroupNorm1):
     """timm's group normalisation with one group."""
 
 
-class SampleGroupNormAct(_PerSample, GroupNormAct):
+class SampleGroupNormAct(PerSample, GroupNormAct):
     """timm's group normalisation with an activation."""
 
 
-class SampleDropPath(_PerSample, DropPath):
+class SampleDropPath(PerSample, DropPath):
     """Stochastic depth: one draw for each sample, not for each block."""
 
     def on_canvas(self, x: Tensor, layout: MaskedCanvas) -> Tensor:
         return self.parent_forward(x)
 
 
-def plain_class(cls: type[BlockAware]) -> type[nn.Module]:
-    """The layer class that a block-aware class stands in for."""
-    return next(base for base in cls.__mro__ if issubclass(base, nn.Module) and not issubclass(base, BlockAware))
-
-
 BLOCK_AWARE: dict[type[nn.Module], type[BlockAware]] = {
     plain_class(cls): cls
     for cls in (
-        HaloConv2d,
-        HaloConv2dSame,
-        HaloMaxPool2d,
-        HaloMaxPool2dSame,
-        HaloAvgPool2d,
-        CanvasBlurPool2d,
-        CanvasAvgPool2dSame,
-        CanvasStdConv2d,
-        CanvasStdConv2dSame,
-        CanvasScaledStdConv2d,
-        CanvasScaledStdConv2dSame,
+        mixing.HaloConv2d,
+        mixing.HaloConv2dSame,
+        mixing.HaloMaxPool2d,
+        mixing.HaloMaxPool2dSame,
+        mixing.HaloAvgPool2d,
+        mixing.CanvasBlurPool2d,
+        mixing.CanvasAvgPool2dSame,
+        mixing.CanvasStdConv2d,
+        mixing.CanvasStdConv2dSame,
+        mixing.CanvasScaledStdConv2d,
+        mixing.CanvasScaledStdConv2dSame,
         VisibleBatchNorm2d,
         VisibleBatchNormAct2d,
         SampleGlobalResponseNorm,

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from videomac.config import TrainConfig, as_size, require_at_least, require_mask_ratio, require_within
+from videomac.config import (
+    TrainConfig,
+    as_size,
+    require_at_least,
+    require_mask_ratio,
+    require_something_to_train,
+    require_within,
+)
 from videomac.errors import UserError
 
 
@@ -102,8 +109,9 @@ class PretrainConfig(TrainConfig):
         require_within(self, 0, 1, "momentum")
         if self.hours is not None and self.hours <= 0:
             raise UserError(f"hours must be above 0, but is {self.hours}")
-        if not (self.online_loss or self.consistency_loss or (self.target_loss and self.target_gradient)):
-            raise UserError("nothing would train the network: set online_loss or consistency_loss")
+        require_something_to_train(
+            self.online_loss, self.target_loss, self.consistency_loss, self.gamma, self.target_gradient
+        )
 
     @property
     def size(self) -> tuple[int, int]:

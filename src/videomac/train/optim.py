@@ -31,16 +31,17 @@ class ParameterGroup(TypedDict):
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[ParameterGroup]:
     """Split the trainable parameters in two: decayed, and not decayed (at most one dimension, or named `*.bias`).
 
-    A model may name exceptions in a method `also_decayed()`, the set of small parameters that are decayed after all
-    (`VideoMAC` does for the released code's GRN).
+    A model may name exceptions in a method `weight_decay_exceptions()`, the set of small parameters that are decayed
+    after all (`VideoMAC` does for the released code's GRN).
     """
-    also_decayed: set[str] = model.also_decayed() if hasattr(model, "also_decayed") else set()  # type: ignore[operator]
+    named: Any = getattr(model, "weight_decay_exceptions", set)
+    exceptions: set[str] = named()
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             small = parameter.ndim <= 1 or name.endswith(".bias")
-            (spared if small and name not in also_decayed else decayed).append(parameter)
+            (spared if small and name not in exceptions else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
 
 

@@ -6,8 +6,10 @@ step counter stands. Whatever happens around a step (curves, checkpoints, pictur
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -125,24 +127,10 @@ def build_model(config: PretrainConfig) -> VideoMAC:
         UserError: an unknown or unusable backbone, options that do not fit it, weights of another network.
     """
     torch.manual_seed(config.seed)
+    method = inspect.signature(VideoMAC).parameters.keys()
+    options = {field.name: getattr(config, field.name) for field in fields(config) if field.name in method}
     try:
-        model = VideoMAC(
-            config.backbone,
-            mask_ratio=config.mask_ratio,
-            patch_size=config.patch_size,
-            symmetric=config.symmetric,
-            decoder_width=config.decoder_width,
-            decoder_depth=config.decoder_depth,
-            gamma=config.gamma,
-            norm_pix_loss=config.norm_pix_loss,
-            mode=config.mode,
-            preset=config.preset,
-            online_loss=config.online_loss,
-            target_loss=config.target_loss,
-            consistency_loss=config.consistency_loss,
-            target_gradient=config.target_gradient,
-            backbone_args={"drop_path_rate": config.drop_path} if config.drop_path else None,
-        )
+        model = VideoMAC(**options, backbone_args={"drop_path_rate": config.drop_path} if config.drop_path else None)
     except (ValueError, TypeError) as error:
         raise UserError(f"backbone {config.backbone}: {error}") from error
     if config.init_from is not None and not config.resume:
