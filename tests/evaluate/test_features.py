@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import timm
@@ -13,14 +12,14 @@ from torch import Tensor, nn
 from videomac.errors import UserError
 from videomac.evaluate.features import FeatureExtractor
 from videomac.evaluate.protocols import Stride
-from videomac.models.resolve import load
+from videomac.models.resolve import resolve
 
 CONVNETS = ["resnet18", "convnextv2_atto", "tf_efficientnet_lite0", "regnetx_002", "resnet18_patchify"]
 
 
 def network(name: str) -> nn.Module:
     torch.manual_seed(0)
-    model: nn.Module = load(name)[0].eval()
+    model: nn.Module = resolve(name)[0].eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # some are initialised to 0, which would hide their branch
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -121,21 +120,3 @@ def test_what_cannot_be_had_is_refused() -> None:
     assert FeatureExtractor(isotropic, stage=3, stride=8).stride == 16
     with pytest.raises(UserError, match="cannot be brought to stride 8"):
         FeatureExtractor(isotropic, stage=1, stride=8, required=True)
-
-
-def test_backbones_are_found_by_name_file_and_folder(tmp_path: Path) -> None:
-    assert load("raw-pixels") == ("raw-pixels", "none")
-    first, origin = load("convnextv2_atto", seed=3)
-    again, _ = load("convnextv2_atto", seed=3)
-    assert origin == "random (seed 3)"
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
-    file = tmp_path / "weights.pth"
-    torch.save(timm.create_model("convnextv2_atto").state_dict(), file)  # with classifier
-    model, origin = load("convnextv2_atto", weights=file)
-    assert origin == str(file) and torch.equal(model.state_dict()["stem.0.weight"], torch.load(file)["stem.0.weight"])
-    with pytest.raises(UserError, match="does not fit resnet18: it has no conv1"):
-        load("resnet18", weights=file)
-    with pytest.raises(UserError, match="does not exist"):
-        load(str(tmp_path / "nothing.ckpt"))
-    with pytest.raises(UserError, match="resnet18"):
-        load("resnet81")

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videomac.evaluate.propagation import context_of, propagate, propagate_stream
+from videomac.evaluate.protocols import PropagationSettings
 
 
 def literal(
@@ -180,7 +181,7 @@ def test_memory_does_not_grow_with_the_video() -> None:
             assert len(alive) <= 2, f"{len(alive)} feature maps alive at frame {time}"
 
     settings = {"context_frames": 2, "topk": 2, "radius": 2, "temperature": 0.1}
-    for _ in propagate_stream(features(), labels, **settings):
+    for _ in propagate_stream(features(), labels, PropagationSettings(**settings)):
         pass
 
 

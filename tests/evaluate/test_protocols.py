@@ -10,7 +10,7 @@ import pytest
 
 from videomac.errors import UserError
 from videomac.evaluate.config import EvalDavisConfig, EvalJhmdbConfig, EvalVipConfig
-from videomac.evaluate.protocols import Protocol, changes, frame_size, resolve
+from videomac.evaluate.protocols import EvalProtocol, changes, frame_size, resolve
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_single_settings_replace_the_presets_and_are_named() -> None:
 
 def test_every_setting_is_an_option_of_some_command() -> None:
     options = {f.name for config in (EvalDavisConfig, EvalVipConfig, EvalJhmdbConfig) for f in fields(config)}
-    assert {field.name for field in fields(Protocol)} - {"name"} <= options
+    assert {field.name for field in fields(EvalProtocol)} - {"name"} <= options
 
 
 @pytest.mark.parametrize(

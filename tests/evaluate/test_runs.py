@@ -202,7 +202,7 @@ def test_an_interrupted_evaluation_continues_with_the_next_sequence(
     whole = evaluate.davis("raw-pixels", data=davis_root, out=tmp_path / "whole", stride=8, **QUICK)
     out = tmp_path / "broken"
     calls: list[str] = []
-    original = _davis.predict.__globals__["masks_of"]
+    original = _davis.masks_of
 
     def interrupted(evaluation: Any, frames: list[Path], first: Any) -> Any:
         calls.append(frames[0].parent.name)
@@ -211,7 +211,7 @@ def test_an_interrupted_evaluation_continues_with_the_next_sequence(
                 raise KeyboardInterrupt
             yield ids
 
-    monkeypatch.setitem(_davis.predict.__globals__, "masks_of", interrupted)
+    monkeypatch.setattr(_davis, "masks_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate.davis("raw-pixels", data=davis_root, out=out, stride=8, **QUICK)
     with pytest.raises(UserError, match="already holds a run"):

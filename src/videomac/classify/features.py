@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import sys
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from videomac.classify.config import ProbeConfig
 from videomac.classify.images import NO_LABEL, EvalImages, LabelledFolders, eval_loader, eval_transform
 from videomac.classify.network import Network
 from videomac.errors import UserError
-from videomac.utils.device import pick_device
+from videomac.utils.device import autocast, pick_device
 from videomac.utils.io import atomic_write, read_safetensors
 
 IMAGES_PER_FILE = 20_000
@@ -29,7 +28,7 @@ IMAGES_PER_FILE = 20_000
 
 
 @dataclass(frozen=True)
-class Features:
+class ImageFeatures:
     """Features of a data set's images, without those that cannot be read.
 
     Attributes:
@@ -59,7 +58,7 @@ def pooled(model: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> F
     return result
 
 
-def compute_features(config: ProbeConfig, folders: LabelledFolders, network: Network) -> dict[str, Features]:
+def compute_features(config: ProbeConfig, folders: LabelledFolders, network: Network) -> dict[str, ImageFeatures]:
     """Features of the images in train and val; files of an earlier call are used where there are any.
 
     Raises:
@@ -89,7 +88,7 @@ def compute_features(config: ProbeConfig, folders: LabelledFolders, network: Net
         read = labels != NO_LABEL
         if not read.any():
             raise UserError(f"no image in {config.data / part} can be read")
-        parts[part] = Features(values[read], labels[read], int((~read).sum()))
+        parts[part] = ImageFeatures(values[read], labels[read], int((~read).sum()))
     return parts
 
 
@@ -98,17 +97,11 @@ def _forward(
 ) -> tuple[Float[Tensor, "images channels"], Int[Tensor, "images"]]:
     values, labels = [], []
     for batch in eval_loader(dataset, batch_size=config.batch_size, workers=config.workers):
-        with torch.inference_mode(), _autocast(config.precision, device):
+        with torch.inference_mode(), autocast(config.precision, device):
             values.append(pooled(model, batch["image"].to(device)).float().cpu())
         labels.append(batch["label"])
         bar.update(len(batch["label"]))
     return torch.cat(values), torch.cat(labels)
-
-
-def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    if precision == "32-true":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16-mixed" else torch.float16)
 
 
 def _bar(part: str, images: int) -> Any:

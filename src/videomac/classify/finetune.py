@@ -1,4 +1,4 @@
-"""Fine-tuning: a thin LightningModule around a timm classifier, and the command (ConvNeXt V2's recipe).
+"""`videomac finetune`: a thin LightningModule around a timm classifier (ConvNeXt V2's recipe), and what it leaves.
 
 As in pre-training, a run is one pass over one long loader, and what happens around a step is in callbacks.
 """
@@ -12,19 +12,23 @@ from typing import Any
 import torch
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.models import save_for_hf
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from videomac.classify.config import FinetuneConfig
 from videomac.classify.images import ClassificationData, find_images
-from videomac.classify.network import build_network
-from videomac.classify.report import finish
+from videomac.classify.network import Network, build_network
+from videomac.classify.plots import draw_confusion, draw_curves
 from videomac.classify.validation import Validation
 from videomac.errors import UserError
+from videomac.models.official import StageNormConvNeXt
 from videomac.train import optim
+from videomac.train.callbacks import Throughput
 from videomac.train.module import TrainModule
 from videomac.train.trainer import build_run, fit, is_first_process, prepare_folder
+from videomac.utils.run_dir import read_rows, table, write_metrics, write_rows
 from videomac.utils.seeding import seeded
 
 COLUMNS = (
@@ -154,3 +158,89 @@ def run(config: FinetuneConfig) -> dict[str, Any]:
     if not fit(config, session, module):
         return {}
     return finish(config, data, network, module.ema, validation, session.throughput)
+
+
+def finish(
+    config: FinetuneConfig,
+    data: ClassificationData,
+    network: Network,
+    ema: ModelEmaV3 | None,
+    validation: Validation,
+    throughput: Throughput,
+) -> dict[str, Any]:
+    """Save the better of the last weights and their average, draw, write `metrics.json`, print a summary."""
+    metrics = final_metrics(config, data, validation, throughput)
+    better = metrics["classifier"]
+    saved = _save(ema.module if better == "ema" and ema is not None else network.model, config, data, network)
+    confusion = validation.scores[better].confusion.cpu()
+    draw_curves(config.out / "metrics.csv", config.out / "curves.png", data.steps_per_epoch)
+    draw_confusion(confusion, data.classes, config.out / "confusion.png", title="fine-tuned")
+    counts, right = confusion.sum(1).tolist(), confusion.diagonal().tolist()
+    write_rows(
+        config.out / "classes.csv",
+        [
+            {"class": name, "images": count, "top1": hit / max(count, 1)}
+            for name, count, hit in zip(data.classes, counts, right, strict=True)
+        ],
+    )
+    write_metrics(config.out, metrics)
+    _print_summary(config, data, network, metrics, saved)
+    return metrics
+
+
+def final_metrics(
+    config: FinetuneConfig, data: ClassificationData, validation: Validation, throughput: Throughput
+) -> dict[str, Any]:
+    """What `metrics.json` holds: scores of both sets of weights, the last epoch's mean loss, counts, speed."""
+    numbers = {name: score.numbers() for name, score in validation.scores.items()}
+    better = max(numbers, key=lambda name: numbers[name]["top1"])
+    rows = read_rows(config.out / "metrics.csv", last_step=data.total_steps)
+    last_epoch = rows[-data.steps_per_epoch :]
+    return {
+        **numbers["last"],
+        **{f"ema_{key}": value for key, value in numbers.get("ema", {}).items()},
+        "classifier": better,
+        "loss": sum(float(row["loss"]) for row in last_epoch) / len(last_epoch),
+        "images_per_second": throughput.rate,
+        "data_wait_share": throughput.data_wait,
+        "steps": data.total_steps,
+        "classes": len(data.classes),
+        "train_images": len(data.train),
+        "val_images": int(validation.scores[better].confusion.sum()),
+        "skipped_images": sum(round(float(row["skipped_images"])) for row in rows),
+        "skipped_val_images": validation.unreadable,
+    }
+
+
+def _save(model: nn.Module, config: FinetuneConfig, data: ClassificationData, network: Network) -> bool:
+    """Write the classifier as timm opens it, unless timm has no such network."""
+    if isinstance(model, StageNormConvNeXt):
+        return False
+    size = config.image_size
+    pretrained_cfg = {
+        **{"tag": "videomac", "input_size": (3, size, size), "crop_pct": config.crop_pct},
+        **{"mean": network.mean, "std": network.std, "interpolation": "bicubic"},
+    }
+    save_for_hf(
+        model.cpu(),
+        str(config.out / "classifier"),
+        model_config={"pretrained_cfg": pretrained_cfg, "label_names": data.classes},
+        safe_serialization=True,
+    )
+    return True
+
+
+def _print_summary(
+    config: FinetuneConfig, data: ClassificationData, network: Network, metrics: dict[str, Any], saved: bool
+) -> None:
+    trained = f"fine-tuned for {config.epochs} epochs ({data.total_steps} steps)"
+    print(f"\n{network.name}, weights: {network.weights}, {trained}:")
+    print(table([(key.replace("_", " "), value) for key, value in metrics.items()]))
+    left = [
+        ("checkpoints/", "last.ckpt, for --resume"),
+        ("curves.png", "loss, accuracy and learning rate of metrics.csv"),
+        ("confusion.png", "which classes are taken for which; classes.csv has each class's accuracy"),
+    ]
+    if saved:
+        left.insert(0, ("classifier/", "for timm.create_model('local-dir:...', pretrained=True)"))
+    print(f"\nIn {config.out}:\n{table(left)}")

@@ -32,7 +32,7 @@ class ImageError(Exception):
     """An image cannot be read."""
 
 
-class Sample(TypedDict):
+class LabelledImage(TypedDict):
     """What one key gives; PyTorch's default collation stacks it to batches."""
 
     image: Float[Tensor, "3 height width"]
@@ -121,7 +121,7 @@ def read_image(path: str) -> Image.Image:
         raise ImageError(f"{path}: {error}") from error
 
 
-class TrainImages(Dataset[Sample]):
+class TrainImages(Dataset[LabelledImage]):
     """Training images; a key is (epoch, index), and everything random a function of it and the seed.
 
     An image that cannot be read is reported once in each worker, and another one, drawn from (seed, epoch, index),
@@ -136,7 +136,7 @@ class TrainImages(Dataset[Sample]):
         """Return the number of images."""
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: tuple[int, int]) -> LabelledImage:
         """Read and transform the image with key (epoch, index).
 
         Raises:
@@ -160,7 +160,7 @@ class TrainImages(Dataset[Sample]):
         raise UserError(f"{_MAX_ATTEMPTS} images in a row could not be read, check them; the last: {problem}")
 
 
-class EvalImages(Dataset[Sample]):
+class EvalImages(Dataset[LabelledImage]):
     """Images to evaluate, each once; one that cannot be read is reported once and has the label -1."""
 
     def __init__(self, samples: list[tuple[str, int]], transform: Any, size: int) -> None:
@@ -171,7 +171,7 @@ class EvalImages(Dataset[Sample]):
         """Return the number of images."""
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> LabelledImage:
         """Read and transform one image."""
         path, label = self.samples[index]
         try:

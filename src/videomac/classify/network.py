@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import timm
 import torch
 from timm.layers import DropPath, trunc_normal_
 from torch import nn
 
+from videomac.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from videomac.errors import UserError
-from videomac.models.backbones import create_backbone
-from videomac.models.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_backbone
+from videomac.models.resolve import resolve
 
 HEAD_STD = 2e-5
 """Deviation of the new classifier's weights, small enough for the first predictions to be even (ConvNeXt V2)."""
@@ -51,7 +49,7 @@ def build_network(
     """Make the network that a user names.
 
     Args:
-        backbone: run folder, checkpoint or exported folder; else a timm name.
+        backbone: see `videomac.models.resolve`.
         pretrained: take timm's weights for a timm name; None: if it has a tag.
         which: network of a pre-training run.
         image_size: side of the images in pixels, for networks that must know it.
@@ -63,24 +61,15 @@ def build_network(
         UserError: nothing of that name, weights of another network, a network that cannot be used so.
     """
     options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
-    path = Path(backbone)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            if path.exists():
-                model = load_backbone(path, which, **options)
-                weights = f"{backbone} ({which})"
-            else:
-                folder = ":" in backbone  # local-dir:FOLDER or hf-hub:NAME, which are nothing without their weights
-                if not folder and ("/" in backbone or path.suffix in (".ckpt", ".pth", ".pt", ".safetensors")):
-                    raise UserError(f"{backbone} does not exist: check the path, or name a timm network")
-                download = folder or (pretrained if pretrained is not None else "." in backbone)
-                if not folder and _wants_image_size(backbone):
-                    options["img_size"] = image_size
-                model = create_backbone(backbone, pretrained=download, **options)
-                weights = "timm's" if download else f"random (seed {seed})"
-        except TypeError as error:
-            raise UserError(f"backbone {backbone} does not take {', '.join(options)}: {error}") from error
+        model, weights = resolve(
+            backbone,
+            pretrained=pretrained,
+            network=which,
+            seed=seed,
+            image_size=image_size,
+            **options,
+        )
         if not drop_path:  # that of a pre-training run ends with it
             for module in model.modules():
                 if isinstance(module, DropPath):
@@ -88,15 +77,8 @@ def build_network(
         if num_classes:
             _add_classifier(model, num_classes, backbone)
     cfg: Any = model.pretrained_cfg
-    own = not path.exists() and cfg.get("mean") is not None
-    mean, std = (cfg["mean"], cfg["std"]) if own else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = cfg["mean"] or IMAGENET_MEAN, cfg["std"] or IMAGENET_STD
     return Network(model.train(), cfg["architecture"], weights, tuple(mean), tuple(std))
-
-
-def _wants_image_size(name: str) -> bool:
-    architecture = name.split(".")[0]
-    cfg: Any = timm.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
-    return bool(cfg and cfg.fixed_input_size)
 
 
 def _add_classifier(model: Any, num_classes: int, backbone: str) -> None:

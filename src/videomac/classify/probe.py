@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from videomac.classify.config import ProbeConfig
-from videomac.classify.features import Features, compute_features
+from videomac.classify.features import ImageFeatures, compute_features
 from videomac.classify.images import find_images
 from videomac.classify.knn import knn_votes
 from videomac.classify.linear_probe import fit_probe
-from videomac.classify.network import build_network
+from videomac.classify.network import Network, build_network
 from videomac.classify.plots import draw_confusion
 from videomac.classify.validation import Score
 from videomac.config import save_config
@@ -59,52 +60,72 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         raise UserError(f"there are no features to use in {config.out}: leave --resume out")
     features = compute_features(config, folders, network)
     save_config(config)
-    train, val, classes = features["train"], features["val"], len(folders.classes)
+    judged = judge(features["train"], features["val"], len(folders.classes), config)
+    write_rows(config.out / "metrics.csv", _rows_of_classes(judged, folders.classes))
+    draw_confusion(judged.linear.confusion, folders.classes, config.out / "confusion.png", title="linear probe")
+    write_metrics(config.out, judged.metrics)
+    _print_summary(config, network, judged.metrics)
+    return judged.metrics
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What both classifiers score on the images to evaluate.
+
+    Attributes:
+        knn: of the k-NN classifier.
+        linear: of the linear probe.
+        metrics: what `metrics.json` holds.
+    """
+
+    knn: Score
+    linear: Score
+    metrics: dict[str, Any]
+
+
+def judge(train: ImageFeatures, val: ImageFeatures, classes: int, config: ProbeConfig) -> Judgement:
+    """Fit both classifiers to the features in `train` and score those in `val`."""
     votes = knn_votes(
         train.values, train.labels, val.values, classes=classes, k=config.k, temperature=config.temperature
     )
-    linear = fit_probe(train.values, train.labels, classes=classes, seed=config.seed)
-    knn_score, linear_score = _score(votes, val), _score(linear.logits(val.values), val)
+    linear_probe = fit_probe(train.values, train.labels, classes=classes, seed=config.seed)
+    knn, linear = _score(votes, val), _score(linear_probe.logits(val.values), val)
     metrics = {
-        "knn_top1": knn_score.numbers()["top1"],
-        "linear_top1": linear_score.numbers()["top1"],
-        "linear_top5": linear_score.numbers()["top5"],
-        "linear_penalty": linear.penalty,
+        "knn_top1": knn.numbers()["top1"],
+        "linear_top1": linear.numbers()["top1"],
+        "linear_top5": linear.numbers()["top5"],
+        "linear_penalty": linear_probe.penalty,
         "channels": train.values.shape[1],
         "classes": classes,
         "train_images": len(train.labels),
         "val_images": len(val.labels),
         "skipped_images": train.skipped + val.skipped,
     }
-    rows = [
-        {"class": name, "images": images, "knn_top1": nearest / max(images, 1), "linear_top1": hit / max(images, 1)}
-        for name, images, nearest, hit in zip(
-            folders.classes,
-            linear_score.confusion.sum(1).tolist(),
-            knn_score.confusion.diagonal().tolist(),
-            linear_score.confusion.diagonal().tolist(),
-            strict=True,
-        )
-    ]
-    write_rows(config.out / "metrics.csv", rows)
-    draw_confusion(linear_score.confusion, folders.classes, config.out / "confusion.png", title="linear probe")
-    write_metrics(config.out, metrics)
-    print(f"\n{network.name}, {network.weights}, frozen, at {config.image_size} pixels:")
-    print(table([(key.replace("_", " "), value) for key, value in metrics.items()]))
-    print(f"\nIn {config.out}:")
-    print(
-        table(
-            [
-                ("features/", "one row per image; --resume uses them again"),
-                ("metrics.csv", "accuracy of each class"),
-                ("confusion.png", "which classes the linear probe takes for which"),
-            ]
-        )
-    )
-    return metrics
+    return Judgement(knn, linear, metrics)
 
 
-def _score(logits: Tensor, images: Features) -> Score:
+def _score(logits: Tensor, images: ImageFeatures) -> Score:
     score = Score.zero(logits.shape[1], torch.device("cpu"))
     score.add(logits, images.labels)
     return score
+
+
+def _rows_of_classes(judged: Judgement, classes: list[str]) -> list[dict[str, Any]]:
+    """The rows of `metrics.csv`: accuracy of each class."""
+    images = judged.linear.confusion.sum(1).tolist()
+    knn, linear = (score.confusion.diagonal().tolist() for score in (judged.knn, judged.linear))
+    return [
+        {"class": name, "images": count, "knn_top1": near / max(count, 1), "linear_top1": hit / max(count, 1)}
+        for name, count, near, hit in zip(classes, images, knn, linear, strict=True)
+    ]
+
+
+def _print_summary(config: ProbeConfig, network: Network, metrics: dict[str, Any]) -> None:
+    print(f"\n{network.name}, weights: {network.weights}, frozen, at {config.image_size} pixels:")
+    print(table([(key.replace("_", " "), value) for key, value in metrics.items()]))
+    left = [
+        ("features/", "one row per image; --resume uses them again"),
+        ("metrics.csv", "accuracy of each class"),
+        ("confusion.png", "which classes the linear probe takes for which"),
+    ]
+    print(f"\nIn {config.out}:\n{table(left)}")

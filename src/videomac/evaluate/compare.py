@@ -11,7 +11,7 @@ from typing import Any
 from videomac.config import read_config
 from videomac.errors import UserError
 from videomac.evaluate.config import CompareConfig
-from videomac.evaluate.protocols import Protocol
+from videomac.evaluate.protocols import EvalProtocol
 from videomac.utils.run_dir import prepare_out_dir, write_rows
 
 COLUMNS = {
@@ -43,7 +43,7 @@ PAPER_DAVIS_OBJECTS = 61
 
 
 @dataclass(frozen=True)
-class Run:
+class EvalRun:
     """One evaluation: its settings and its numbers."""
 
     folder: Path
@@ -72,7 +72,7 @@ class Run:
         return str(self.settings["protocol"]) + ("*" if self.settings["changed_settings"] else "")
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> EvalRun:
     """Read what `videomac eval` left in a folder.
 
     Raises:
@@ -81,10 +81,10 @@ def read_run(folder: Path) -> Run:
     settings = read_config(folder, "eval")
     if not (folder / "metrics.json").is_file():
         raise UserError(f"the evaluation in {folder} has not finished (no metrics.json): continue it with --resume")
-    return Run(folder, settings, json.loads((folder / "metrics.json").read_text()), _scored(folder / "metrics.csv"))
+    return EvalRun(folder, settings, json.loads((folder / "metrics.json").read_text()), _scored(folder / "metrics.csv"))
 
 
-def differences(runs: list[Run]) -> dict[str, list[str]]:
+def differences(runs: list[EvalRun]) -> dict[str, list[str]]:
     """Settings in which runs of one benchmark differ, apart from backbone, stage and stride.
 
     Args:
@@ -94,7 +94,7 @@ def differences(runs: list[Run]) -> dict[str, list[str]]:
         For each benchmark the names of the settings, "split" or "videos", that are not the same in all its runs.
     """
     ignored = {"name", "stage", "stride", "dilate", "normalization"}  # the backbone's side: shown in the table
-    keys = [key for key in Protocol.__dataclass_fields__ if key not in ignored] + ["split", "sequences", "videos"]
+    keys = [key for key in EvalProtocol.__dataclass_fields__ if key not in ignored] + ["split", "sequences", "videos"]
     result = {}
     for benchmark in COLUMNS:
         group = [run for run in runs if run.settings["benchmark"] == benchmark]
@@ -146,7 +146,7 @@ def run(config: CompareConfig) -> list[dict[str, str]]:
     return rows
 
 
-def _marked(run: Run, runs: list[Run], differing: dict[str, list[str]]) -> bool:
+def _marked(run: EvalRun, runs: list[EvalRun], differing: dict[str, list[str]]) -> bool:
     """Whether a run's protocol is another than that of the first run of its benchmark."""
     first = next(other for other in runs if other.settings["benchmark"] == run.settings["benchmark"])
     keys = differing.get(run.settings["benchmark"], [])
@@ -161,7 +161,7 @@ def _scored(table: Path) -> tuple[str, ...]:
         return tuple(sorted(row[0] for row in list(csv.reader(file))[1:] if row))
 
 
-def _other_than_the_papers(runs: list[Run]) -> list[str]:
+def _other_than_the_papers(runs: list[EvalRun]) -> list[str]:
     """A warning if what was scored cannot be what the paper scored."""
     counts = {len(run.scored) for run in runs if run.settings["benchmark"] == "davis"} - {PAPER_DAVIS_OBJECTS}
     if not counts:
@@ -172,7 +172,7 @@ def _other_than_the_papers(runs: list[Run]) -> list[str]:
     ]
 
 
-def _row(run: Run, marked: bool) -> dict[str, str]:
+def _row(run: EvalRun, marked: bool) -> dict[str, str]:
     row = {"backbone": run.name, "features": run.features, "protocol": run.protocol + (" ≠" if marked else "")}
     return row | {key: f"{100 * run.numbers[key]:.1f}" for key in COLUMNS[run.settings["benchmark"]]}
 

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from videomac.errors import UserError
-from videomac.evaluate.protocols import Benchmark, Protocol, ProtocolName, Stride, resolve
+from videomac.evaluate.protocols import (
+    Benchmark,
+    EarlyContext,
+    EvalProtocol,
+    Normalization,
+    ProtocolName,
+    Stride,
+    Ties,
+    Window,
+    resolve,
+)
 
 FREE_ON_RESUME = frozenset({"data", "out", "resume", "overwrite", "device", "batch_size", "videos", "backbone_name"})
 """Keys that may differ when an evaluation is continued, because the numbers do not depend on them."""
@@ -49,7 +59,7 @@ class EvalConfig:
     """Preset of all settings below; those that are given replace the preset's."""
     size: str | None = None
     """Frame size: native, HxW, shortS, shortS/M (long side cut to a multiple of M), or longS/M."""
-    normalization: Literal["backbone", "imagenet", "dino"] | None = None
+    normalization: Normalization | None = None
     """Whose mean and deviation the pixels are normalised with."""
     stage: int | None = None
     """Feature stage of a hierarchical network, 1 to 4; -1 is the last."""
@@ -65,13 +75,13 @@ class EvalConfig:
     """Reach of the search window in cells (R); 0 for whole frames."""
     temperature: float | None = None
     """Temperature of the softmax (T)."""
-    window: Literal["square", "disc"] | None = None
+    window: Window | None = None
     """Shape of the search window."""
     first_frame_window: bool | None = None
     """Whether the window also limits the search in frame 0."""
-    early_context: Literal["unique", "padded", "repeated"] | None = None
+    early_context: EarlyContext | None = None
     """Context of the first frames: those there are, filled up with copies of frame 0, or frame 0 twice."""
-    ties: Literal["exact", "all"] | None = None
+    ties: Ties | None = None
     """Exactly K votes, or everything as similar as the K-th."""
 
     device: str = "auto"
@@ -99,9 +109,9 @@ class EvalConfig:
         self.resolved  # noqa: B018  (refuses a bad setting before anything is loaded)
 
     @property
-    def resolved(self) -> Protocol:
+    def resolved(self) -> EvalProtocol:
         """The protocol with the settings given replacing the preset's."""
-        names = {field.name for field in fields(Protocol)} - {"name"}
+        names = {field.name for field in fields(EvalProtocol)} - {"name"}
         given = {name: getattr(self, name) for name in names if hasattr(self, name)}
         return resolve(self.protocol, self.benchmark, given)
 

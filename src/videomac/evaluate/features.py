@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videomac.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from videomac.errors import UserError
-from videomac.evaluate.protocols import Stride
-from videomac.evaluate.stride import _at_stage, _name, _stages
-from videomac.models.resolve import RAW_PIXELS
+from videomac.evaluate.protocols import Normalization, Stride
+from videomac.evaluate.stride import at_stage, network_name, stages_of
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-DINO = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
+RAW_PIXELS = "raw-pixels"
+"""The backbone that is none: a cell's feature is its pixels."""
+DINO_STD = (0.228, 0.224, 0.225)
 
 
 class FeatureExtractor(nn.Module):
@@ -36,7 +37,7 @@ class FeatureExtractor(nn.Module):
         stage: int = -1,
         stride: Stride = "native",
         dilate: bool = False,
-        normalization: Literal["backbone", "imagenet", "dino"] = "backbone",
+        normalization: Normalization = "backbone",
         required: bool = False,
     ) -> None:
         """Prepare a backbone; it is copied, never changed.
@@ -54,31 +55,15 @@ class FeatureExtractor(nn.Module):
             UserError: there is no such stage, or the stride cannot be had.
         """
         super().__init__()
-        self.network: nn.Module
-        name, native = _name(backbone), True
-        if isinstance(backbone, str):
-            if backbone != RAW_PIXELS:
-                raise UserError(f"{backbone!r} must be loaded first (videomac.models.resolve.load)")
-            self.network = nn.PixelUnshuffle(8 if stride == "native" else stride)
-            stage_name = "pixels"
-        elif isinstance(backbone, nn.Module) and _is_hierarchical(backbone):
-            if len(_stages(backbone)) == 1 and not required:  # isotropic: there is nothing to take strides from
-                stride = "native"
-            self.network, stage_name = _at_stage(copy.deepcopy(backbone), stage, stride, dilate)
-            native = stride == "native"
-        elif _is_vit(backbone):
-            self.network, stage_name = _ViTFeatures(copy.deepcopy(backbone)), "last"
-        else:
-            self.network = copy.deepcopy(backbone) if isinstance(backbone, nn.Module) else _Function(backbone)
-            stage_name = "output"
-        self.network.eval()
+        name = network_name(backbone)
+        network, stage_name, restrided = _network_at(backbone, stage, stride, dilate, required)
+        self.network = network.eval()
         self.stride, self.channels, self.pads = _probe(self.network, name)
-        if stride not in ("native", self.stride):
-            if required or not native:
-                raise UserError(
-                    f"{name} has features of stride {self.stride} only, not {stride}: pass --stride native, "
-                    "or a network with several stages"
-                )
+        if stride not in ("native", self.stride) and (required or restrided):
+            raise UserError(
+                f"{name} has features of stride {self.stride} only, not {stride}: pass --stride native, "
+                "or a network with several stages"
+            )
         mean, std = _pixel_statistics(backbone, normalization)
         self.mean: Tensor
         self.std: Tensor
@@ -89,7 +74,7 @@ class FeatureExtractor(nn.Module):
             "stage": stage_name,
             "stride": self.stride,
             "channels": self.channels,
-            "dilate": dilate and not native,
+            "dilate": dilate and restrided,
             "mean": [round(value, 4) for value in mean],
             "std": [round(value, 4) for value in std],
         }
@@ -118,6 +103,25 @@ class FeatureExtractor(nn.Module):
                 f"but stride {self.stride} means {self.grid(height, width)}"
             )
         return features
+
+
+def _network_at(
+    backbone: nn.Module | Callable[[Tensor], Tensor] | str, stage: int, stride: Stride, dilate: bool, required: bool
+) -> tuple[nn.Module, str, bool]:
+    """A copy of a backbone as a module from frames to maps, its stage in words, and whether strides were set to 1."""
+    if isinstance(backbone, str):
+        if backbone != RAW_PIXELS:
+            raise UserError(f"{backbone!r} must be loaded first (videomac.models.resolve)")
+        return nn.PixelUnshuffle(8 if stride == "native" else stride), "pixels", False
+    if isinstance(backbone, nn.Module) and _is_hierarchical(backbone):
+        if len(stages_of(backbone)) == 1 and not required:  # isotropic: there is nothing to take strides from
+            stride = "native"
+        network, stage_name = at_stage(copy.deepcopy(backbone), stage, stride, dilate)
+        return network, stage_name, stride != "native"
+    if _is_vit(backbone):
+        return _ViTFeatures(copy.deepcopy(backbone)), "last", False
+    network = copy.deepcopy(backbone) if isinstance(backbone, nn.Module) else _Function(backbone)
+    return network, "output", False
 
 
 class _Function(nn.Module):
@@ -151,17 +155,17 @@ class _ViTFeatures(nn.Module):
         return features
 
 
-def _pixel_statistics(backbone: Any, normalization: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _pixel_statistics(backbone: Any, normalization: Normalization) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if normalization == "dino":
-        return DINO
+        return IMAGENET_MEAN, DINO_STD
     config = getattr(backbone, "pretrained_cfg", None) or {}
     if normalization == "imagenet" or not config.get("mean"):
-        return IMAGENET
+        return IMAGENET_MEAN, IMAGENET_STD
     return tuple(config["mean"]), tuple(config["std"])
 
 
 def _is_hierarchical(model: Any) -> bool:
-    return hasattr(model, "forward_features") and not _is_vit(model) and bool(_stages(model))
+    return hasattr(model, "forward_features") and not _is_vit(model) and bool(stages_of(model))
 
 
 def _is_vit(model: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -14,19 +13,18 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from videomac.config import read_config
 from videomac.errors import UserError
 from videomac.evaluate.config import FREE_ON_RESUME, EvalConfig
-from videomac.evaluate.features import FeatureExtractor
+from videomac.evaluate.features import RAW_PIXELS, FeatureExtractor
 from videomac.evaluate.images import read_frame
 from videomac.evaluate.labels import resize_frames
 from videomac.evaluate.propagation import propagate_stream
-from videomac.evaluate.protocols import Protocol, changes, frame_size
-from videomac.models.resolve import load as load_backbone_or_name
-from videomac.utils.device import pick_device
+from videomac.evaluate.protocols import EvalProtocol, changes, frame_size
+from videomac.models.resolve import resolve
+from videomac.utils.device import autocast, pick_device
 from videomac.utils.run_dir import prepare_out_dir
 
 RUN_FILES = (
@@ -46,7 +44,7 @@ class Evaluation:
     """An evaluation under way: the out folder is ours, the backbone is loaded, the settings are fixed and stored."""
 
     config: EvalConfig
-    protocol: Protocol
+    protocol: EvalProtocol
     extractor: FeatureExtractor
     device: torch.device
 
@@ -57,17 +55,8 @@ class Evaluation:
         Raises:
             UserError: the backbone cannot be had, or the folder holds another evaluation.
         """
-        protocol = config.resolved
-        given = config.backbone
-        if isinstance(given, str | Path):
-            backbone, weights = load_backbone_or_name(
-                given, weights=config.weights, pretrained=config.pretrained, network=config.network, seed=config.seed
-            )
-        else:
-            backbone, weights = given, "as given"
-        device = pick_device(config.device)
-        if isinstance(backbone, nn.Module) and backbone is not given:
-            backbone = backbone.to(device)
+        protocol, device = config.resolved, pick_device(config.device)
+        backbone, weights = _load(config, device)
         extractor = FeatureExtractor(
             backbone,
             stage=protocol.stage,
@@ -93,19 +82,7 @@ class Evaluation:
             size: of the network's input.
             first: label map of frame 0 on the grid.
         """
-        protocol = self.protocol
-        return propagate_stream(
-            self._features(frames, size),
-            first.to(self.device),
-            context_frames=protocol.context_frames,
-            topk=protocol.topk,
-            radius=protocol.radius or None,
-            temperature=protocol.temperature,
-            window=protocol.window,
-            first_frame_window=protocol.first_frame_window,
-            early_context=protocol.early_context,
-            ties=protocol.ties,
-        )
+        return propagate_stream(self._features(frames, size), first.to(self.device), self.protocol)
 
     def input_size(self, frame: tuple[int, int]) -> tuple[int, int]:
         """Size of the network's input for frames of a size."""
@@ -116,12 +93,26 @@ class Evaluation:
         batches = [frames[i : i + self.config.batch_size] for i in range(0, len(frames), self.config.batch_size)]
         for pictures in ahead(lambda batch: np.stack([read_frame(path) for path in batch]), batches, threads=1):
             batch = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2)
-            with torch.inference_mode(), _autocast(self.config.precision, self.device):
+            with torch.inference_mode(), autocast(self.config.precision, self.device):
                 maps = self.extractor(resize_frames(batch, size))
             yield from maps.unbind()
 
 
-def describe(config: EvalConfig, protocol: Protocol, extractor: FeatureExtractor, weights: str) -> dict[str, Any]:
+def _load(config: EvalConfig, device: torch.device) -> tuple[Any, str]:
+    """The backbone that the options name, and where its weights are from."""
+    given = config.backbone
+    if not isinstance(given, str | Path):
+        return given, "as given"
+    if str(given) == RAW_PIXELS:
+        return RAW_PIXELS, "none"
+    with torch.random.fork_rng(devices=[]):
+        backbone, weights = resolve(
+            given, pretrained=config.pretrained, network=config.network, weights=config.weights, seed=config.seed
+        )
+    return backbone.to(device), weights
+
+
+def describe(config: EvalConfig, protocol: EvalProtocol, extractor: FeatureExtractor, weights: str) -> dict[str, Any]:
     """Everything that the result depends on, for `config.yaml`."""
     settings: dict[str, Any] = {"command": f"eval {config.benchmark}", "benchmark": config.benchmark}
     settings |= {"protocol": protocol.name}
@@ -133,7 +124,7 @@ def describe(config: EvalConfig, protocol: Protocol, extractor: FeatureExtractor
     return settings
 
 
-def _headline(config: EvalConfig, protocol: Protocol, extractor: FeatureExtractor, weights: str) -> str:
+def _headline(config: EvalConfig, protocol: EvalProtocol, extractor: FeatureExtractor, weights: str) -> str:
     """The settings in a few lines for the terminal."""
     found = extractor.description
     changed = changes(protocol, config.benchmark)
@@ -148,9 +139,8 @@ def _headline(config: EvalConfig, protocol: Protocol, extractor: FeatureExtracto
 
 
 def _check_same(out: Path, settings: dict[str, Any]) -> None:
-    if not (out / "config.yaml").is_file():
-        raise UserError(f"there is no evaluation to resume in {out} (no config.yaml): leave --resume out")
-    before = read_config(out, "eval")
+    """Refuse to continue an evaluation with settings that move its numbers."""
+    before = _stored_settings(out)
     keys = {*before, *settings} - FREE_ON_RESUME
     if changed := sorted(key for key in keys if before.get(key) != settings.get(key)):
         raise UserError(
@@ -159,10 +149,12 @@ def _check_same(out: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    if precision == "32-true":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16-mixed" else torch.float16)
+def _stored_settings(out: Path) -> dict[str, Any]:
+    path = out / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"there is no evaluation to resume in {out} (no config.yaml): leave --resume out")
+    settings: dict[str, Any] = yaml.safe_load(path.read_text())
+    return settings
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int = 2) -> Iterator[Result]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from videomac.data.frame_folder import natural_order
 from videomac.errors import UserError
 
 Ids = npt.NDArray[np.uint8]
@@ -57,8 +58,9 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def numbered_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The pictures of a folder in the order of their names."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.name[0] != ".")
+    """The pictures of a folder in the natural order of their names, as in training (2.jpg before 10.jpg)."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.name[0] != "."]
+    return sorted(found, key=lambda path: natural_order(path.name))
 
 
 def check_frames(name: str, frames: list[Path]) -> tuple[int, int]:

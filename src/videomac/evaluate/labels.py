@@ -112,7 +112,7 @@ def joints_to_grid(
         joints: `[15, 2]` pixels (x, y) of the frame, 0-based.
         frame: size of the frame in pixels.
         grid: of the features.
-        drawing: see `Protocol.joint_drawing`.
+        drawing: see `EvalProtocol.joint_drawing`.
 
     Returns:
         One channel a joint with peak 1, and before them a background channel that is 1 where all others are 0 (none for

@@ -12,16 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-Window = Literal["square", "disc"]
-EarlyContext = Literal["unique", "padded", "repeated"]
-Ties = Literal["exact", "all"]
+from videomac.evaluate.protocols import EarlyContext, PropagationSettings, Ties, Window
 
 # Cosines lie in [-1, 1]; cells outside the frame or the window are pushed far below and recognised by it.
 _OUTSIDE = -8.0
@@ -64,47 +61,32 @@ def propagate(
     Raises:
         ValueError: an argument is out of range, or the grids of features and labels differ.
     """
-    stream = propagate_stream(
-        features,
-        labels,
+    if radius is not None and radius < 1:
+        raise ValueError(f"radius must be at least 1 cell or None for no window, got {radius}")
+    settings = PropagationSettings(
         context_frames=context_frames,
         topk=topk,
-        radius=radius,
+        radius=radius or 0,
         temperature=temperature,
         window=window,
         first_frame_window=first_frame_window,
         early_context=early_context,
         ties=ties,
     )
-    return torch.stack(list(stream))
+    return torch.stack(list(propagate_stream(features, labels, settings)))
 
 
 def propagate_stream(
     features: Iterable[Float[Tensor, "channels height width"]],
     labels: Float[Tensor, "labels height width"],
-    *,
-    context_frames: int,
-    topk: int,
-    radius: int | None,
-    temperature: float,
-    window: Window = "square",
-    first_frame_window: bool = True,
-    early_context: EarlyContext = "unique",
-    ties: Ties = "exact",
+    settings: PropagationSettings,
 ) -> Iterator[Float[Tensor, "labels height width"]]:
     """`propagate` for feature maps that come one at a time: yields one label map for each, keeps only the context.
 
     Args:
         features: feature maps `[C, h, w]` in the order of the frames.
-        labels: as in `propagate`.
-        context_frames: as in `propagate`.
-        topk: as in `propagate`.
-        radius: as in `propagate`.
-        temperature: as in `propagate`.
-        window: as in `propagate`.
-        first_frame_window: as in `propagate`.
-        early_context: as in `propagate`.
-        ties: as in `propagate`.
+        labels: label map `[L, h, w]` of frame 0.
+        settings: what is searched and how the found cells vote.
 
     Yields:
         The label map `[L, h, w]` of each frame.
@@ -112,13 +94,13 @@ def propagate_stream(
     Raises:
         ValueError: as in `propagate`.
     """
-    for name, value in (("context_frames", context_frames), ("topk", topk)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if radius is not None and radius < 1:
-        raise ValueError(f"radius must be at least 1 cell or None for no window, got {radius}")
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+    for name in ("context_frames", "topk"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(settings, name)}")
+    if settings.radius < 0:
+        raise ValueError(f"radius must be at least 1 cell or 0 for no window, got {settings.radius}")
+    if settings.temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {settings.temperature}")
     search: _Search | None = None
     for time, frame in enumerate(features):
         if frame.ndim != 3 or frame.shape[1:] != labels.shape[1:]:
@@ -128,14 +110,12 @@ def propagate_stream(
             )
         if search is None:
             dtype = torch.promote_types(frame.dtype, torch.float32)
-            search = _Search(
-                frame.shape, len(labels), context_frames, topk, radius, temperature, window, ties, dtype, frame.device
-            )
+            search = _Search(settings, frame.shape, len(labels), dtype, frame.device)
             result = labels.to(frame.device, dtype)
         else:
-            first, latest = context_of(time, context_frames, early_context)
+            first, latest = context_of(time, settings.context_frames, settings.early_context)
             slots = [search.slot(index) for index in latest]
-            if first_frame_window:
+            if settings.first_frame_window:
                 result = search(frame, windowed=[search.slot(first), *slots], unlimited=[])
             else:
                 result = search(frame, windowed=slots, unlimited=[search.slot(first)])
@@ -170,32 +150,27 @@ class _Search:
 
     def __init__(
         self,
+        settings: PropagationSettings,
         shape: torch.Size,
         num_labels: int,
-        context_frames: int,
-        topk: int,
-        radius: int | None,
-        temperature: float,
-        window: Window,
-        ties: Ties,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         channels, self.height, self.width = shape
-        self.context_frames, self.topk, self.temperature, self.ties = context_frames, topk, temperature, ties
-        self.dtype, self.device = dtype, device
-        self.windowed = radius is not None
-        reach = 0 if radius is None else radius - (window == "disc")  # a disc is open: its last cell lies at R - 1
+        self.settings, self.dtype, self.device = settings, dtype, device
+        radius, disc = settings.radius, settings.window == "disc"
+        self.windowed = radius > 0
+        reach = radius - disc if self.windowed else 0  # a disc is open: its last cell lies at R - 1
         self.reach_y, self.reach_x = min(reach, self.height - 1), min(reach, self.width - 1)
         self.tile_h, self.tile_w = (_even_tile(size, device) for size in (self.height, self.width))
         rows = -(-self.height // self.tile_h) * self.tile_h + 2 * self.reach_y
         columns = -(-self.width // self.tile_w) * self.tile_w + 2 * self.reach_x
-        self.bank = torch.zeros(context_frames + 1, rows, columns, channels + 1, dtype=dtype, device=device)
+        self.bank = torch.zeros(settings.context_frames + 1, rows, columns, channels + 1, dtype=dtype, device=device)
         self.bank[..., -1] = _OUTSIDE
         self.bank[:, self._rows(), self._columns(), -1] = 0
-        self.labels = torch.zeros(context_frames + 1, rows, columns, num_labels, dtype=dtype, device=device)
+        self.labels = torch.zeros(settings.context_frames + 1, rows, columns, num_labels, dtype=dtype, device=device)
         self.beyond: Tensor | None = None  # of the disc, added to the square around it
-        if window == "disc" and radius is not None:
+        if disc and self.windowed:
             dy, dx = (torch.arange(-r, r + 1, device=device) for r in (self.reach_y, self.reach_x))
             beyond = dy[:, None] ** 2 + dx**2 >= radius**2
             self.beyond = torch.where(beyond, _OUTSIDE, 0.0).to(dtype)
@@ -208,7 +183,7 @@ class _Search:
 
     def slot(self, time: int) -> int:
         """Where frame `time` is kept: 0 for frame 0, then a ring."""
-        return 0 if time == 0 else 1 + (time - 1) % self.context_frames
+        return 0 if time == 0 else 1 + (time - 1) % self.settings.context_frames
 
     def store(self, time: int, features: Tensor, labels: Tensor) -> None:
         """Keep the features `[C, h, w]` and labels `[L, h, w]` of frame `time`."""
@@ -244,9 +219,9 @@ class _Search:
         height, width, _ = cells.shape
         parts = [self._unlimited(cells, unlimited)] if unlimited else []
         parts += [self._windowed(cells, top, left, windowed)] if windowed else []
-        similarity, index = _voters(parts, self.topk, self.ties)
+        similarity, index = _voters(parts, self.settings.topk, self.settings.ties)
         valid = similarity > _VALID
-        weights = torch.softmax((similarity / self.temperature).masked_fill(~valid, -torch.inf), dim=-1)
+        weights = torch.softmax((similarity / self.settings.temperature).masked_fill(~valid, -torch.inf), dim=-1)
         votes = self.labels.flatten(0, 2)[index]
         return torch.einsum("nk,nkl->nl", weights, votes).view(height, width, -1)
 

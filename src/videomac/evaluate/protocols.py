@@ -15,25 +15,16 @@ from videomac.errors import UserError
 Benchmark = Literal["davis", "vip", "jhmdb"]
 ProtocolName = Literal["videomac", "crw", "dino", "cropmae", "vfs"]
 Stride = int | Literal["native"]
+Normalization = Literal["backbone", "imagenet", "dino"]
+Window = Literal["square", "disc"]
+EarlyContext = Literal["unique", "padded", "repeated"]
+Ties = Literal["exact", "all"]
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """Everything besides data and backbone that a propagation number depends on."""
+@dataclass(frozen=True, kw_only=True)
+class PropagationSettings:
+    """How labels travel from frame to frame; see `videomac.propagate`."""
 
-    name: str
-    """The preset that this began as."""
-    size: str
-    """Frame size fed to the network: "native", "HxW", "shortS" (short side S, aspect kept), "shortS/M" (the long side
-    cut down to a multiple of M), "longS/M" (long side S, the short side cut down). Bilinear, no antialiasing."""
-    normalization: Literal["backbone", "imagenet", "dino"]
-    """Mean and deviation of the pixels: the backbone's own, ImageNet's, or DINO's (red deviation 0.228)."""
-    stage: int
-    """Feature stage of a hierarchical network, 1 to 4; -1 is the last. Other networks: always the last layer."""
-    stride: Stride
-    """Pixels per feature cell: later strides of the network are set to 1 to reach it."""
-    dilate: bool
-    """Whether what follows a removed stride is dilated, so that every filter sees what it was trained on."""
     context_frames: int
     """L: how many of the latest frames are searched besides frame 0."""
     topk: int
@@ -42,14 +33,33 @@ class Protocol:
     """R: reach of the search window in cells; 0 searches whole frames."""
     temperature: float
     """T of the softmax over the K similarities."""
-    window: Literal["square", "disc"]
+    window: Window = "square"
     """Shape of the window: |dy|, |dx| <= R, or Euclidean distance < R."""
-    first_frame_window: bool
+    first_frame_window: bool = True
     """Whether the window also limits the search in frame 0."""
-    early_context: Literal["unique", "padded", "repeated"]
+    early_context: EarlyContext = "unique"
     """Context of the first frames: those there are; always L + 1, with copies of frame 0; or frame 0 twice."""
-    ties: Literal["exact", "all"]
+    ties: Ties = "exact"
     """Exactly K votes, or everything as similar as the K-th."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalProtocol(PropagationSettings):
+    """Everything besides data and backbone that a propagation number depends on."""
+
+    name: str
+    """The preset that this began as."""
+    size: str
+    """Frame size fed to the network: "native", "HxW", "shortS" (short side S, aspect kept), "shortS/M" (the long side
+    cut down to a multiple of M), "longS/M" (long side S, the short side cut down). Bilinear, no antialiasing."""
+    normalization: Normalization
+    """Mean and deviation of the pixels: the backbone's own, ImageNet's, or DINO's (red deviation 0.228)."""
+    stage: int
+    """Feature stage of a hierarchical network, 1 to 4; -1 is the last. Other networks: always the last layer."""
+    stride: Stride
+    """Pixels per feature cell: later strides of the network are set to 1 to reach it."""
+    dilate: bool
+    """Whether what follows a removed stride is dilated, so that every filter sees what it was trained on."""
     label_resize: Literal["nearest", "bilinear", "area"]
     """How the first mask comes to the grid: nearest id; one channel an object, bilinear; or share of each cell."""
     class_normalization: bool
@@ -65,7 +75,7 @@ class Protocol:
     """Whether PCK counts the first frame."""
 
 
-_CRW = Protocol(
+_CRW = EvalProtocol(
     name="crw",
     size="native",
     normalization="imagenet",
@@ -87,7 +97,7 @@ _CRW = Protocol(
     joint_topk=3,
     score_first_frame=False,
 )
-_DINO = Protocol(
+_DINO = EvalProtocol(
     name="dino",
     size="short480/64",
     normalization="dino",
@@ -149,7 +159,7 @@ _VIDEOMAC = replace(
 
 # What a protocol sets differently for the other benchmarks. DINO's authors ran DAVIS only: its VIP and JHMDB rows are
 # its DAVIS settings at the paper's frame sizes.
-_PRESETS: dict[str, dict[str, Protocol]] = {
+_PRESETS: dict[str, dict[str, EvalProtocol]] = {
     "videomac": {
         "davis": _VIDEOMAC,
         "vip": replace(_VIDEOMAC, size="560x560"),
@@ -178,7 +188,7 @@ _PRESETS: dict[str, dict[str, Protocol]] = {
 }
 
 
-def resolve(name: str, benchmark: Benchmark, overrides: Mapping[str, Any] | None = None) -> Protocol:
+def resolve(name: str, benchmark: Benchmark, overrides: Mapping[str, Any] | None = None) -> EvalProtocol:
     """A protocol with single settings replaced.
 
     Args:
@@ -195,7 +205,7 @@ def resolve(name: str, benchmark: Benchmark, overrides: Mapping[str, Any] | None
     if name not in _PRESETS:
         raise UserError(f"unknown protocol {name!r}: choose one of {', '.join(_PRESETS)}")
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    settings = {field.name for field in fields(Protocol)} - {"name"}
+    settings = {field.name for field in fields(EvalProtocol)} - {"name"}
     if unknown := given.keys() - settings:
         raise UserError(f"unknown setting {min(unknown)!r}: a protocol's settings are {', '.join(sorted(settings))}")
     protocol = replace(_PRESETS[name][benchmark], **given)
@@ -210,7 +220,7 @@ def resolve(name: str, benchmark: Benchmark, overrides: Mapping[str, Any] | None
     return protocol
 
 
-def changes(protocol: Protocol, benchmark: Benchmark) -> dict[str, Any]:
+def changes(protocol: EvalProtocol, benchmark: Benchmark) -> dict[str, Any]:
     """The settings in which a protocol differs from the preset whose name it bears."""
     preset = asdict(_PRESETS[protocol.name][benchmark])
     return {key: value for key, value in asdict(protocol).items() if value != preset[key]}
@@ -220,7 +230,7 @@ def frame_size(rule: str, size: tuple[int, int]) -> tuple[int, int]:
     """Size of the network's input for frames of a size.
 
     Args:
-        rule: see `Protocol.size`.
+        rule: see `EvalProtocol.size`.
         size: (height, width) of the frame.
 
     Returns:

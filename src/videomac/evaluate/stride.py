@@ -1,4 +1,4 @@
-"""Feature maps of any backbone: timm ConvNets at any stage and stride, ViTs, raw pixels, any module.
+"""A hierarchical network's stages, and its later strides set to 1.
 
 A hierarchical network is brought to a finer grid by setting later strides to 1 in a copy of it: the weights are
 untouched, and every layer keeps its size by one-sided zero padding where its kernel is even (ConvNeXt's 2x2
@@ -46,14 +46,15 @@ def _stop(module: nn.Module, inputs: Any, output: Tensor) -> None:
     raise _Stop(output)
 
 
-def _name(backbone: Any) -> str:
+def network_name(backbone: Any) -> str:
+    """Name of a backbone for messages and records: timm's if there is one, else the class's."""
     if isinstance(backbone, str):
         return backbone
     config = getattr(backbone, "pretrained_cfg", None) or {}
     return str(config.get("architecture") or type(backbone).__name__)
 
 
-def _stages(model: Any) -> list[tuple[str, int]]:
+def stages_of(model: Any) -> list[tuple[str, int]]:
     """Module name and native stride of each stage with stride 4 and more, the last module of each stride."""
     info = getattr(model, "feature_info", None) or []
     entries = [entry for entry in info if isinstance(entry, dict) and entry.get("module")]
@@ -67,19 +68,31 @@ def _stages(model: Any) -> list[tuple[str, int]]:
     return [(module, reduction) for reduction, module in stages.items()]
 
 
-def _at_stage(model: nn.Module, stage: int, stride: Stride, dilate: bool) -> tuple[nn.Module, str]:
-    """A network's stage at a stride, and the stage's name. The network is changed: strides are set to 1."""
-    stages = _stages(model)
+def at_stage(model: nn.Module, stage: int, stride: Stride, dilate: bool) -> tuple[nn.Module, str]:
+    """A network that gives one stage at a stride, and the stage's name.
+
+    Args:
+        model: a network that is changed (strides are set to 1): hand over a copy.
+        stage: 1 for stride 4 and so on, or -1 for the last; a network of one stage has no other.
+        stride: pixels per cell; a multiple of the stage's own is reached by averaging cells.
+        dilate: dilate the layers after a removed stride.
+
+    Raises:
+        UserError: there is no such stage, or it cannot have this stride.
+    """
+    stages = stages_of(model)
     isotropic = len(stages) == 1
     if stage != -1 and not isotropic and not 1 <= stage <= len(stages):
-        raise UserError(f"{_name(model)} has stages 1 to {len(stages)}: stage {stage} does not exist")
+        raise UserError(f"{network_name(model)} has stages 1 to {len(stages)}: stage {stage} does not exist")
     number = len(stages) if stage == -1 or isotropic else stage
     module, native = stages[number - 1]
     target = native if stride == "native" else stride
     if target < native:
         _destride(model, module, native, target, dilate)
     if target > native and target % native:
-        raise UserError(f"stage {number} of {_name(model)} has stride {native}: a stride of {target} is no multiple")
+        raise UserError(
+            f"stage {number} of {network_name(model)} has stride {native}: a stride of {target} is no multiple"
+        )
     return _StageFeatures(model, module, pool=max(1, target // native)), f"{number} ({module})"
 
 
@@ -103,7 +116,7 @@ def _destride(model: Any, last: str, native: int, target: int, dilate: bool) -> 
         hook.remove()
     model.get_submodule(last)._forward_hooks.clear()
     if coarse.shape[-1] * native != side:
-        raise UserError(f"{_name(model)} is not of stride {native} at {last}: pass --stride native")
+        raise UserError(f"{network_name(model)} is not of stride {native} at {last}: pass --stride native")
     for name, module, reduction in seen:
         if reduction >= target and (_pair(module.stride)[0] > 1 or (dilate and reduction > target)):
             _set_to_one(model, name, module, dilation=reduction // target if dilate else 1)
@@ -113,8 +126,8 @@ def _destride(model: Any, last: str, native: int, target: int, dilate: bool) -> 
     model.get_submodule(last)._forward_hooks.clear()
     if fine.shape[-2:] != (side // target, side // target):
         raise UserError(
-            f"{_name(model)} cannot be brought to stride {target} at {last} (it gives {fine.shape[-1]} cells for "
-            f"{side} pixels): pass --stride native or another stage"
+            f"{network_name(model)} cannot be brought to stride {target} at {last} (it gives {fine.shape[-1]} cells "
+            f"for {side} pixels): pass --stride native or another stage"
         )
 
 
@@ -133,7 +146,7 @@ def _set_to_one(model: nn.Module, name: str, module: Any, dilation: int) -> None
         _replace(model, name, AvgPool2dSame(kernel[0], 1, count_include_pad=False))
         return
     if not isinstance(module, nn.Conv2d | nn.MaxPool2d):
-        raise UserError(f"{_name(model)}: the stride of {name} ({type(module).__name__}) cannot be set to 1")
+        raise UserError(f"{network_name(model)}: the stride of {name} ({type(module).__name__}) cannot be set to 1")
     steps = [dilation * d for d in _pair(module.dilation)]
     same = type(module).__name__ in ("Conv2dSame", "MaxPool2dSame")  # timm's TensorFlow padding
     left = [(k - s) // 2 if same else p for k, s, p in zip(kernel, stride, _padding(module), strict=True)]

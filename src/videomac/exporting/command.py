@@ -26,6 +26,7 @@ from videomac.exporting.model_card import find_training, model_card
 from videomac.models import official_checkpoint
 from videomac.models.backbones import create_backbone
 from videomac.models.checkpoint import last_checkpoint, load_backbone, load_videomac, save_backbone
+from videomac.models.resolve import find_weights
 from videomac.utils.io import atomic_write, read_safetensors, read_torch
 from videomac.utils.run_dir import prepare_out_dir, table
 
@@ -110,12 +111,15 @@ def run(config: ExportConfig) -> dict[str, Any]:
     return report
 
 
-def read_source(path: Path, which: str) -> Source:
-    """Open a run's folder, a checkpoint of ours or the authors', or an exported folder, and account for its tensors.
+def read_source(named: Path, which: str) -> Source:
+    """Open a run's folder, a checkpoint of ours or the authors', or an exported backbone, and account for its tensors.
 
     Raises:
         UserError: nothing of that kind, a damaged file, one with code in it, or weights of another network.
     """
+    path = find_weights(named)
+    if path is None:
+        raise UserError(f"{named} is no folder or file: name a run's folder, a checkpoint or an exported backbone")
     network = load_backbone(path, which)  # type: ignore[arg-type]
     if (path / "config.json").is_file():
         found = json.loads((path / "config.json").read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ class ExportConfig:
     """Write a pre-trained backbone for other tools, check the file, and report every tensor."""
 
     source: Path
-    """Run folder, checkpoint (.ckpt), the authors' mac-*.pth, or exported folder."""
+    """Run folder, checkpoint (.ckpt), the authors' mac-*.pth, or exported folder or model.safetensors."""
     out: Path
     """Folder for the weights, their model card (README.md) and the report (export.json)."""
 
@@ -35,5 +35,6 @@ class ExportConfig:
         """Put paths into their final form and refuse what cannot work."""
         self.source, self.out = Path(self.source), Path(self.out)
         self.evaluations = None if self.evaluations is None else [Path(folder) for folder in self.evaluations]
-        if self.out.resolve() == self.source.resolve():
+        source = self.source.parent if self.source.suffix == ".safetensors" else self.source
+        if self.out.resolve() == source.resolve():
             raise UserError(f"--out {self.out} is the source itself: choose another folder")

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from videomac.config import read_config
-from videomac.evaluate.compare import COLUMNS, Run
-from videomac.evaluate.protocols import Protocol
+from videomac.evaluate.compare import COLUMNS, EvalRun
+from videomac.evaluate.protocols import EvalProtocol
 from videomac.train.optim import scaled_lr
 from videomac.train.plots import LOSSES
 from videomac.utils.run_dir import read_rows
@@ -55,7 +55,7 @@ def find_training(source: Path) -> Training | None:
     return None
 
 
-def model_card(report: Mapping[str, Any], training: Training | None, evaluations: Sequence[Run]) -> str:
+def model_card(report: Mapping[str, Any], training: Training | None, evaluations: Sequence[EvalRun]) -> str:
     """Fill the template.
 
     Args:
@@ -81,7 +81,7 @@ def model_card(report: Mapping[str, Any], training: Training | None, evaluations
                 "features": run.features,
                 "weights": Path(str(run.settings["weights"]).split(" ")[0]).name,
                 "protocol": run.protocol,
-                "settings": {key: run.settings.get(key) for key in Protocol.__dataclass_fields__ if key != "name"},
+                "settings": {key: run.settings.get(key) for key in EvalProtocol.__dataclass_fields__ if key != "name"},
             }
             for run in evaluations
         ],

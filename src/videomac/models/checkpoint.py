@@ -12,15 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from videomac.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from videomac.errors import UserError
 from videomac.models import official, official_checkpoint
 from videomac.models.backbones import create_backbone
 from videomac.models.encoder import SparseEncoder
 from videomac.models.videomac import VideoMAC
 from videomac.utils.io import atomic_write, read_safetensors, read_torch
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def save_backbone(
@@ -101,7 +99,7 @@ def load_backbone(path: str | Path, which: Literal["online", "target"] = "online
     if model.preset == "official":
         backbone = official.add_stage_norms(backbone)
     backbone.load_state_dict(network.encoder.backbone.state_dict())
-    return backbone.eval()
+    return _with_our_pixels(backbone).eval()
 
 
 def load_videomac(path: str | Path) -> VideoMAC:
@@ -157,7 +155,14 @@ def _load_exported(folder: Path, timm_kwargs: Mapping[str, Any]) -> nn.Module:
     if problem := _mismatch(backbone, state):
         raise UserError(f"{folder / 'model.safetensors'} does not hold a {name}: {problem}")
     backbone.load_state_dict(state)
-    return backbone.eval()
+    return _with_our_pixels(backbone).eval()
+
+
+def _with_our_pixels(backbone: nn.Module) -> nn.Module:
+    """Say where timm says it that the network was pre-trained on ImageNet-normalised frames, whatever timm's were."""
+    timm_network: Any = backbone
+    timm_network.pretrained_cfg = {**timm_network.pretrained_cfg, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    return backbone
 
 
 def _architecture_args(backbone_args: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ SPLITS = ("2017/val", "2016/val")
 
 
 @dataclass(frozen=True)
-class Sequence:
+class DavisSequence:
     """Frames and masks of one video.
 
     Attributes:
@@ -43,7 +43,7 @@ class Sequence:
         return ids
 
 
-def find(data: Path, split: str, resolution: str, wanted: list[str] | None) -> list[Sequence]:
+def find(data: Path, split: str, resolution: str, wanted: list[str] | None) -> list[DavisSequence]:
     """The annotated sequences of a data set.
 
     Raises:
@@ -69,7 +69,7 @@ def find(data: Path, split: str, resolution: str, wanted: list[str] | None) -> l
                 f"object {min(absent)} of sequence {name} is absent from the first mask, so it cannot be propagated; "
                 "it counts all the same, as in the official evaluation"
             )
-        result.append(Sequence(name, masks, binary, objects))
+        result.append(DavisSequence(name, masks, binary, objects))
     return result
 
 
@@ -105,7 +105,7 @@ def _split(data: Path, split: str, root: Path) -> tuple[list[str], Path]:
     return list(dict.fromkeys(names)), path
 
 
-def frames_of(data: Path, resolution: str, sequence: Sequence) -> list[Path]:
+def frames_of(data: Path, resolution: str, sequence: DavisSequence) -> list[Path]:
     """The frames of a sequence.
 
     Raises:
@@ -188,7 +188,7 @@ class ObjectScore:
         return dict(zip(KEYS[1:], values, strict=True))
 
 
-def score(sequences: list[Sequence], predictions: Path) -> list[ObjectScore]:
+def score(sequences: list[DavisSequence], predictions: Path) -> list[ObjectScore]:
     """J and F of every object, from the predicted masks on disk.
 
     The first and the last frame of a sequence are not scored, and need not have been predicted.
@@ -220,7 +220,7 @@ def score(sequences: list[Sequence], predictions: Path) -> list[ObjectScore]:
     return result
 
 
-def _score_frame(sequence: Sequence, paths: tuple[Path, Path]) -> tuple[Floats, Floats, int]:
+def _score_frame(sequence: DavisSequence, paths: tuple[Path, Path]) -> tuple[Floats, Floats, int]:
     """J and F of each object in one frame, and the largest id of the truth."""
     truth_path, path = paths
     if not path.is_file():
@@ -242,7 +242,7 @@ def _score_frame(sequence: Sequence, paths: tuple[Path, Path]) -> tuple[Floats, 
     return j, f, int(truth.max())
 
 
-def _warn_of_late_objects(sequence: Sequence, largest: list[int], scored: list[Path]) -> None:
+def _warn_of_late_objects(sequence: DavisSequence, largest: list[int], scored: list[Path]) -> None:
     if late := [
         (number, path.stem) for number, path in zip(largest, scored, strict=True) if number > sequence.num_objects
     ]:

@@ -24,7 +24,7 @@ MAT = "joint_positions.mat"
 
 
 @dataclass(frozen=True)
-class Video:
+class JhmdbVideo:
     """Frames and joints of one video.
 
     Attributes:
@@ -65,7 +65,7 @@ def write_joints(path: Path, joints: Joints) -> None:
     scipy.io.savemat(path, {"pos_img": (joints + 1).transpose(2, 1, 0)})
 
 
-def find(data: Path, split: str, wanted: list[str] | None) -> list[Video]:
+def find(data: Path, split: str, wanted: list[str] | None) -> list[JhmdbVideo]:
     """The annotated videos of a data set.
 
     Raises:
@@ -80,7 +80,9 @@ def find(data: Path, split: str, wanted: list[str] | None) -> list[Video]:
     for name in select(names, wanted, where):
         joints, folder = read_joints(root / name / MAT), data / "Rename_Images" / name
         # Where the numbers of pictures and of joints differ, the smaller counts.
-        videos.append(Video(name, joints[: len(numbered_files(folder, FRAME_SUFFIXES))] if folder.is_dir() else joints))
+        videos.append(
+            JhmdbVideo(name, joints[: len(numbered_files(folder, FRAME_SUFFIXES))] if folder.is_dir() else joints)
+        )
     return videos
 
 
@@ -102,7 +104,7 @@ def _split(data: Path, split: str, root: Path) -> tuple[list[str], Path]:
     return names, lists
 
 
-def frames_of(data: Path, video: Video) -> list[Path]:
+def frames_of(data: Path, video: JhmdbVideo) -> list[Path]:
     """The frames of a video, as many as there are joints for.
 
     Raises:
@@ -181,7 +183,7 @@ def score_predictions(config: ScoreJhmdbConfig) -> dict[str, float]:
     return report(score(videos, config.predictions, config.score_first_frame), config.out)
 
 
-def score(videos: list[Video], predictions: Path, first_frame: bool) -> dict[str, npt.NDArray[np.float64]]:
+def score(videos: list[JhmdbVideo], predictions: Path, first_frame: bool) -> dict[str, npt.NDArray[np.float64]]:
     """Normalised distances `[frames, 15]` of each video; NaN where the prediction does not give the joint.
 
     Raises:

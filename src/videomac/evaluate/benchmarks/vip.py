@@ -21,7 +21,7 @@ Matrix = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Video:
+class VipVideo:
     """The annotated frames of one video.
 
     Attributes:
@@ -33,7 +33,7 @@ class Video:
     masks: list[Path]
 
 
-def find(data: Path, split: str, wanted: list[str] | None) -> list[Video]:
+def find(data: Path, split: str, wanted: list[str] | None) -> list[VipVideo]:
     """The annotated videos of a data set.
 
     Raises:
@@ -55,7 +55,7 @@ def find(data: Path, split: str, wanted: list[str] | None) -> list[Video]:
         masks = numbered_files(root / name, (".png",))
         if not masks:
             raise UserError(f"{root / name} holds no PNG masks: video {name} cannot be scored")
-        videos.append(Video(name, masks))
+        videos.append(VipVideo(name, masks))
     return videos
 
 
@@ -73,7 +73,7 @@ def _split(data: Path, split: str, root: Path) -> tuple[list[str], Path]:
     return path.read_text().split(), path
 
 
-def frames_of(data: Path, video: Video) -> list[Path]:
+def frames_of(data: Path, video: VipVideo) -> list[Path]:
     """The annotated frames of a video.
 
     Raises:
@@ -114,7 +114,7 @@ def run(config: EvalVipConfig) -> dict[str, float]:
     return report(score(videos, config.out / "predictions"), config.out)
 
 
-def _first_mask(video: Video) -> Ids:
+def _first_mask(video: VipVideo) -> Ids:
     ids = read_ids(video.masks[0])
     ids[ids >= VIP_CLASSES] = 0  # no class: not scored, not propagated
     if not ids.any():
@@ -136,7 +136,7 @@ def score_predictions(config: ScoreVipConfig) -> dict[str, float]:
     return report(score(videos, config.predictions), config.out)
 
 
-def score(videos: list[Video], predictions: Path) -> dict[str, list[Matrix]]:
+def score(videos: list[VipVideo], predictions: Path) -> dict[str, list[Matrix]]:
     """Confusion matrices of every frame of every video, the first frame included.
 
     Raises:
