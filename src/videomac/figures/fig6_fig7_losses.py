@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from videomac.config import FREE_ON_RESUME, read_config
 from videomac.errors import UserError
-from videomac.train.plots import LOSSES
 from videomac.figures.common import Drawn, save_figure
 from videomac.train.plots import LOSSES
 from videomac.utils.plots import COLOURS, draw_smoothed, smooth
