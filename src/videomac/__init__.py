@@ -2,6 +2,10 @@
 
 The names below are the public API. They are imported when first used, so that `import videomac` and `videomac --help`
 do not wait for PyTorch.
+
+Our own backbones must be in timm's registry whenever both packages are imported, in whichever order, for then
+`timm.create_model("local-dir:...")` opens an export that needs one of them. Registering imports timm, and timm imports
+PyTorch: so if timm is not there yet, a hook on its import (`_RegisterWithTimm`) does it later.
 """
 
 from __future__ import annotations
@@ -71,7 +75,7 @@ def __dir__() -> list[str]:
 
 
 class _RegisterWithTimm(importlib.abc.MetaPathFinder):
-    """Registers our own backbones with timm as soon as somebody imports timm, and not before: timm imports PyTorch."""
+    """Registers our own backbones as soon as somebody imports timm, and not before; then it is gone."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> Any:
         if fullname != "timm":

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import timm
 import torch
 from safetensors.torch import load_file
 from timm.models.convnext import ConvNeXt
-from torch import nn
 
 from videomac.errors import UserError
 from videomac.models.backbones import create_backbone
@@ -18,7 +16,6 @@ from videomac.models.checkpoint import last_checkpoint, load_backbone, load_vide
 from videomac.models.encoder import SparseEncoder
 from videomac.models.official import StageNormConvNeXt
 from videomac.models.videomac import VideoMAC
-from videomac.utils.io import atomic_write, read_safetensors, read_torch
 
 SMALL = {"depths": [1, 1, 1, 1], "dims": [4, 8, 12, 16]}
 FRAMES = torch.linspace(-2, 2, 2 * 3 * 64 * 96).view(2, 3, 64, 96)
@@ -202,35 +199,3 @@ def test_exported_weights_of_another_network_are_refused(tmp_path: Path) -> None
 def test_unknown_network_of_the_pair() -> None:
     with pytest.raises(ValueError, match='"online" or "target"'):
         load_backbone("anywhere", "teacher")  # type: ignore[arg-type]
-
-
-class Arbitrary(nn.Module):
-    pass
-
-
-def test_pickled_modules_are_not_loaded(tmp_path: Path) -> None:
-    torch.save({"model": Arbitrary()}, tmp_path / "module.pth")
-    with pytest.raises(UserError, match=r"holds Python objects \(.*Arbitrary\), which could run code"):
-        read_torch(tmp_path / "module.pth")
-
-
-def test_settings_kept_as_a_namespace_are_read(tmp_path: Path) -> None:
-    torch.save({"args": argparse.Namespace(lr=0.1, path=None)}, tmp_path / "file.pth")
-    assert read_torch(tmp_path / "file.pth")["args"].lr == 0.1
-
-
-def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "file.txt"
-    with atomic_write(path) as temporary:
-        temporary.write_text("old")
-    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
-        temporary.write_text("half of the n")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
-    assert path.stat().st_mode & 0o044 == (tmp_path / "deep").stat().st_mode & 0o044, "readable like any new file"
-
-
-def test_a_folder_is_no_safetensors_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError):
-        read_safetensors(tmp_path)

@@ -132,7 +132,9 @@ def test_a_run_that_has_not_finished_is_shown_as_far_as_it_got(folders: dict[str
 
 
 def test_text_of_a_folder_cannot_break_the_page(folders: dict[str, Path], tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"backbone": "<img src=x onerror=alert(1)>"}))
+    (tmp_path / "config.yaml").write_text(
+        yaml.safe_dump({"command": "probe", "backbone": "<img src=x onerror=alert(1)>"})
+    )
     text = run(ReportConfig(tmp_path)).read_text()
     assert "<img src=x" not in text and "&lt;img src=x" in text
 
@@ -141,10 +143,11 @@ def test_text_of_a_folder_cannot_break_the_page(folders: dict[str, Path], tmp_pa
     ("files", "sentence"),
     [
         ({}, "holds no run (no config.yaml)"),
-        ({"config.yaml": "- a list"}, "is not a config of videomac"),
+        ({"config.yaml": "- a list"}, "does not say which command of videomac wrote it"),
         ({"config.yaml": "a: [1"}, "cannot be read"),
-        ({"config.yaml": "a: 1", "metrics.json": "{"}, "metrics.json is damaged"),
-        ({"config.yaml": "a: 1", "report.html": ""}, "already holds a run (report.html)"),
+        ({"config.yaml": "a: 1"}, "does not say which command of videomac wrote it"),
+        ({"config.yaml": "command: probe", "metrics.json": "{"}, "metrics.json is damaged"),
+        ({"config.yaml": "command: probe", "report.html": ""}, "already holds a run (report.html)"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path: Path, files: dict[str, str], sentence: str, capsys: Any) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from videomac.data.video_file import VideoFile
 from videomac.errors import UserError
-from videomac.evaluate.compare import COLUMNS, Run
+from videomac.evaluate.compare import COLUMNS, EvalRun
 from videomac.figures.common import Drawn, Picture, save_figure, show
 
 LABEL_COLUMNS = 5
@@ -38,7 +38,7 @@ def draw(out: Path, labels: Sequence[Propagated]) -> Drawn:
     return Drawn("propagated labels")
 
 
-def read_labels(evaluation: Run) -> Propagated:
+def read_labels(evaluation: EvalRun) -> Propagated:
     """Frames at equal distances of the sequence with the median score: neither the best nor the worst.
 
     Raises:
@@ -59,7 +59,7 @@ def read_labels(evaluation: Run) -> Propagated:
     return Propagated(title, stem, frames, [*clip.read(frames).permute(0, 2, 3, 1).numpy()])
 
 
-def sequence_scores(evaluation: Run) -> dict[str, float]:
+def sequence_scores(evaluation: EvalRun) -> dict[str, float]:
     """The main number of each sequence, by the name of its files; DAVIS counts objects, which are averaged."""
     with (evaluation.folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

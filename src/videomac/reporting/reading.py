@@ -100,7 +100,7 @@ def read_part(folder: Path, most_videos: int) -> Part:
         notes.insert(0, "This run has not finished (there is no metrics.json): what follows is how far it got.")
     return Part(
         name=folder.resolve().name,
-        kind=TITLES[command],
+        kind=TITLES.get(command, command),
         subject=_subject(settings),
         tiles=_tiles(metrics, benchmark),
         settings={key: _text(value) for key, value in settings.items()},

@@ -67,7 +67,7 @@ def test_every_command_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         if words[0] != "videomac":
             continue
         made.append(words[1])
-        if words[-1] in ("onnx", "torch_export"):  # slow to trace: tests/test_export.py runs these
+        if words[-1] in ("onnx", "torch_export"):  # slow to trace: tests/exporting runs these
             assert cli.parse(words[1], words[2:]).format == words[-1]
             continue
         if words[1] == "figures":
