@@ -35,11 +35,32 @@ def test_no_frame_is_both_trained_on_and_held_out(count: int, length: int, pairs
 def test_many_videos_lose_whole_ones_and_few_their_ends() -> None:
     training, held_out = split_held_out(videos(40, 10), 4, frame_gap=1)
     assert {len(video) for video in training} == {10} and len(training) == 36
+    assert [excerpt.name for excerpt in held_out] == ["video5", "video15", "video25", "video35"]
+    training, held_out = split_held_out(videos(39, 100), 4, frame_gap=1)
+    assert len(training) == 39 and {len(excerpt) for excerpt in held_out} == {10}
     training, held_out = split_held_out(videos(3, 100), 4, frame_gap=2)
     assert [excerpt.start for excerpt in held_out] == [90, 90, 90] and len(training) == 3
 
 
-def test_short_videos_are_not_cut() -> None:
-    training, held_out = split_held_out(videos(3, 12), 4, frame_gap=5)
-    assert held_out == [] and len(training) == 3
-    assert split_held_out(videos(3, 100), 0, frame_gap=1)[1] == []
+@pytest.mark.parametrize("frame_gap", [1, 4])
+def test_a_whole_video_is_held_out_if_it_has_a_pair(frame_gap: int) -> None:
+    short = [Numbers(f"video{index}", frame_gap + (index == 7)) for index in range(20)]
+    training, held_out = split_held_out(short, 2, frame_gap)
+    assert [excerpt.name for excerpt in held_out] == ["video7"] and len(held_out[0]) == frame_gap + 1
+    assert len(training) == 19
+
+
+@pytest.mark.parametrize("frame_gap", [1, 4])
+def test_a_video_is_cut_if_its_tenth_has_a_pair(frame_gap: int) -> None:
+    long, short = Numbers("long", 10 * (frame_gap + 1)), Numbers("short", 10 * (frame_gap + 1) - 1)
+    training, held_out = split_held_out([short, long], 4, frame_gap)
+    assert [(excerpt.name, len(excerpt)) for excerpt in held_out] == [("long", frame_gap + 1)]
+    assert [(video.name, len(video)) for video in training] == [("short", len(short)), ("long", 9 * (frame_gap + 1))]
+    assert held_out[0].fps == long.fps
+
+
+def test_nothing_is_held_out_of_nothing_or_if_nothing_is_asked_for() -> None:
+    assert split_held_out([], 3, frame_gap=1) == ([], [])
+    whole = videos(3, 100)
+    assert split_held_out(whole, 0, frame_gap=1) == (whole, [])
+    assert [len(excerpt) for excerpt in split_held_out(whole, 1, frame_gap=1)[1]] == [10]

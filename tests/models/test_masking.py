@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
-from videomac.models.masking import num_visible, random_mask
+from videomac.models.masking import MaskSampler, num_visible, random_mask
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,11 @@ def split_held_out(videos: Sequence[Video], pairs: int, frame_gap: int) -> tuple
     """Set aside what `pairs` held-out pairs need.
 
     With at least ten videos per held-out pair, whole videos are set aside, evenly spread over the sorted list; with
-    fewer, the last tenth of evenly spread videos (enough frames for a pair, and only of videos ten times as long).
+    fewer, the last tenth of evenly spread videos, if that is enough frames for a pair.
 
     Returns:
         the videos to train on, and the held-out excerpts (possibly fewer than `pairs`, possibly none).
     """
-    if pairs == 0 or not videos:
-        return list(videos), []
     whole = len(videos) >= 10 * pairs
     least = frame_gap + 1 if whole else 10 * (frame_gap + 1)
     candidates = [index for index, video in enumerate(videos) if len(video) >= least]
@@ -62,7 +60,7 @@ def split_held_out(videos: Sequence[Video], pairs: int, frame_gap: int) -> tuple
             training.append(video)
             continue
         length = len(video)
-        start = 0 if whole else length - max(frame_gap + 1, length // 10)
+        start = 0 if whole else length - length // 10
         held_out.append(Excerpt(video, start, length))
         if not whole:
             training.append(Excerpt(video, 0, start))
