@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.golden import make_metrics
 from videomac.evaluate import metrics
 
 
@@ -139,6 +141,30 @@ def test_boundary_equals_the_dilation_by_a_disc(shape: tuple[int, int]) -> None:
     for index, prediction in enumerate(masks):
         for truth in masks[index % 3 :: 3]:
             assert float(metrics.boundary_f(prediction, truth)) == disc_boundary_f(prediction, truth)
+
+
+SMALL = json.loads(make_metrics.GOLDEN.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", SMALL["masks"], ids=lambda case: "x".join(map(str, case["shape"])))
+def test_small_masks_have_the_figures_of_a_count_pixel_by_pixel(case: dict[str, Any]) -> None:
+    prediction, truth = (make_metrics.draw(*case["shape"], case[side]) for side in ("prediction", "truth"))
+    figures = pytest.approx((case["J"], case["F"]), abs=1e-12)
+    assert (float(metrics.jaccard(prediction, truth)), float(metrics.boundary_f(prediction, truth))) == figures
+    ids = prediction * 1, truth * 1  # the same as object 1 of an index mask, which has the tolerance a second time
+    (j,), (f,) = metrics.jaccard_and_boundary(*ids, num_objects=1)
+    assert (j, f) == figures
+
+
+@pytest.mark.parametrize("case", SMALL["series"], ids=lambda case: str(len(case["values"])))
+def test_short_series_have_the_figures_of_a_count_frame_by_frame(case: dict[str, Any]) -> None:
+    ours = metrics.statistics([math.nan if value is None else value for value in case["values"]])
+    expected = case["mean"], case["recall"], case["decay"]
+    assert (ours.mean, ours.recall, ours.decay) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_golden_file_is_what_its_script_computes() -> None:
+    assert make_metrics.compute() == SMALL
 
 
 def test_batches_and_tensors() -> None:
