@@ -39,9 +39,10 @@ def test_patch_values_run_row_column_channel() -> None:
                 assert patches[sample, row * 3 + column].tolist() == values
 
 
-def test_unpatchify_undoes_patchify() -> None:
-    frames = torch.randn(2, 3, 12, 20)
-    assert torch.equal(unpatchify(patchify(frames, 4), (3, 5)), frames)
+@pytest.mark.parametrize("patch_size", [1, 4, 14, 32])
+def test_unpatchify_undoes_patchify(patch_size: int) -> None:
+    frames = torch.randn(2, 3, 3 * patch_size, 5 * patch_size)
+    assert torch.equal(unpatchify(patchify(frames, patch_size), (3, 5)), frames)
 
 
 def test_frames_that_the_patch_does_not_divide_are_refused() -> None:
@@ -67,6 +68,13 @@ def test_losses_equal_the_literal_sum() -> None:
     expected = pytest.approx(literal_loss(prediction, goal, mask), rel=1e-12)
     assert reconstruction_loss(prediction, goal, mask).item() == expected
     assert consistency_loss(prediction, goal, mask).item() == expected
+
+
+def test_one_hidden_patch_counts_whole() -> None:
+    goal = torch.zeros(2, 4, 12)
+    mask = torch.zeros(2, 2, 2, dtype=torch.bool)
+    mask[1, 0, 1] = True
+    assert reconstruction_loss(goal + 3, goal, mask).item() == 9
 
 
 def test_visible_patches_do_not_count() -> None:
@@ -96,6 +104,21 @@ def test_half_precision_is_accumulated_in_float32(dtype: torch.dtype) -> None:
     loss = reconstruction_loss(prediction, goal, torch.ones(1, 2, 2, dtype=torch.bool))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx((300**2 + 299**2) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_two_reconstructions_in_half_precision_differ_in_float32(dtype: torch.dtype) -> None:
+    first, second = torch.full((1, 4, 3072), 300.0).to(dtype), torch.zeros(1, 4, 3072).to(dtype)
+    loss = consistency_loss(first, second, torch.ones(1, 2, 2, dtype=torch.bool))
+    assert loss.dtype == torch.float32 and loss.item() == 300**2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_normalised_in_float32(dtype: torch.dtype) -> None:
+    patches = torch.linspace(-300, 300, 3072).view(1, 1, 3072).to(dtype)
+    normalised = normalize_patches(patches)
+    assert normalised.dtype == torch.float32
+    torch.testing.assert_close(normalised, normalize_patches(patches.double()).float())
 
 
 def test_double_stays_double() -> None:
