@@ -17,11 +17,12 @@ import torch
 
 from videomac import cli
 from videomac.errors import UserError
-from videomac.exporting import command as export
 from videomac.exporting.command import run
 from videomac.exporting.config import ExportConfig
+from videomac.exporting.source import read_source, tensor_names, without_stage_norms
 from videomac.models.checkpoint import load_backbone
 from videomac.models.videomac import VideoMAC
+from videomac.utils.io import read_torch
 
 FRAMES = torch.linspace(-2, 2, 2 * 3 * 64 * 96).view(2, 3, 64, 96)
 SMALL = {"depths": [1, 1, 0, 1], "dims": [4, 8, 12, 16]}
@@ -94,9 +95,9 @@ def test_graphs_take_any_batch_and_size(source: Path, format: str, tmp_path: Pat
 
 
 def test_graphs_keep_the_stage_norms(tmp_path: Path) -> None:
-    read = export.read_source(save_run(tmp_path / "run", backbone_args=SMALL, preset="official"), "online")
+    read = read_source(save_run(tmp_path / "run", backbone_args=SMALL, preset="official"), "online")
     assert not any("stage norms" in reason for reason in read.left_out) and "stage_norms.0.weight" in read.origin
-    assert any("stage norms" in reason for reason in export.without_stage_norms(read).left_out)
+    assert any("stage norms" in reason for reason in without_stage_norms(read).left_out)
 
 
 @pytest.mark.parametrize("format", ["timm", "state_dict"])
@@ -128,8 +129,8 @@ def test_every_tensor_of_the_source_is_reported_once(format: str, preset: str, t
 def test_the_authors_checkpoints_are_accounted_for(kind: str, shared_data: Path, tmp_path: Path) -> None:
     file = shared_data / GOLDEN.format(kind)
     report = run(ExportConfig(file, tmp_path))
-    checkpoint = export.read_torch(file)
-    everything = set(export._tensor_names(checkpoint))
+    checkpoint = read_torch(file)
+    everything = set(tensor_names(checkpoint))
     reported = [*report["exported"]["names"].values(), *(n for p in report["left_out"].values() for n in p["names"])]
     assert len(reported) == len(set(reported)) and set(reported) == everything
     weights = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).state_dict()
@@ -316,11 +317,11 @@ def test_a_pickle_with_code_is_refused_with_the_reason(tmp_path: Path, capsys: A
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nowhere", "--out", "out"], "nowhere does not exist"),
+        (["nowhere", "--out", "out"], "nowhere is no folder or file"),
         (["run", "--out", "run"], "is the source itself"),
         (["run"], "missing --out"),
         (["run", "--out", "used"], "already holds a run (README.md)"),
-        (["run", "--out", "out", "--evaluations", "run"], "is no evaluation"),
+        (["run", "--out", "out", "--evaluations", "run"], "holds no run (no config.yaml)"),
         (["run", "--out", "out", "--format", "tensorrt"], "format must be one of timm, state_dict, onnx, torch_export"),
         (["empty", "--out", "out"], "neither a run's folder"),
     ],
@@ -337,7 +338,7 @@ def test_bad_input_is_one_sentence(
 
 
 def test_a_missing_package_is_named(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs onnx, onnxscript, onnxruntime: pip install 'videomac\[export\]'"):
         run(ExportConfig(source, tmp_path / "out", "onnx"))
 
