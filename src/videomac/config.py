@@ -158,7 +158,7 @@ def read_config(folder: Path, made_by: str = "") -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:100]}): restore it") from error
     if not isinstance(found, dict) or "command" not in found:
         raise UserError(f"{path} does not say which command of videomac wrote it: {cure}")
-    if made_by and str(found["command"]).split()[0] != made_by:
+    if made_by and str(found["command"]).split()[:1] != [made_by]:
         raise UserError(f"{folder} was made by `videomac {found['command']}`: {cure}")
     return found
 

@@ -16,6 +16,7 @@ import yaml
 from torch import Tensor
 from tqdm import tqdm
 
+from videomac.config import read_config
 from videomac.errors import UserError
 from videomac.evaluate.config import FREE_ON_RESUME, EvalConfig
 from videomac.evaluate.features import RAW_PIXELS, FeatureExtractor
@@ -150,11 +151,9 @@ def _check_same(out: Path, settings: dict[str, Any]) -> None:
 
 
 def _stored_settings(out: Path) -> dict[str, Any]:
-    path = out / "config.yaml"
-    if not path.is_file():
+    if not (out / "config.yaml").is_file():
         raise UserError(f"there is no evaluation to resume in {out} (no config.yaml): leave --resume out")
-    settings: dict[str, Any] = yaml.safe_load(path.read_text())
-    return settings
+    return read_config(out, "eval")
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int = 2) -> Iterator[Result]:
