@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import asdict, fields
+from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
+from videomac import evaluate
 from videomac.errors import UserError
+from videomac.evaluate import synthetic
+from videomac.evaluate.benchmarks import jhmdb
 from videomac.evaluate.config import EvalDavisConfig, EvalJhmdbConfig, EvalVipConfig
-from videomac.evaluate.protocols import EvalProtocol, changes, frame_size, resolve
+from videomac.evaluate.images import read_ids
+from videomac.evaluate.protocols import Benchmark, EvalProtocol, changes, frame_size, resolve
 
 
 @pytest.mark.parametrize(
@@ -110,6 +119,70 @@ def test_bad_settings_are_refused(settings: dict[str, object], sentence: str) ->
         EvalDavisConfig(data=".", backbone="raw-pixels", out="x", **settings)
     with pytest.raises(UserError, match="unknown setting 'windo'"):
         resolve("crw", "davis", {"windo": "disc"})
+
+
+NAMES = ("videomac", "crw", "dino", "cropmae", "vfs")
+BENCHMARKS = ("davis", "vip", "jhmdb")
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_no_two_presets_are_alike(benchmark: Benchmark) -> None:
+    for one, other in itertools.combinations(NAMES, 2):
+        assert asdict(resolve(one, benchmark)) | {"name": other} != asdict(resolve(other, benchmark)), (one, other)
+
+
+@pytest.fixture(scope="module")
+def evaluations(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """What every preset leaves on every benchmark, of one scene, for colours that a textured scene confuses."""
+    root = tmp_path_factory.mktemp("protocols")
+    scenes = {"a": synthetic.scene(6, (64, 96), num_objects=2)}
+    data = {
+        "davis": synthetic.write_davis(root / "davis", scenes),
+        "vip": synthetic.write_vip(root / "vip", scenes),
+        "jhmdb": synthetic.write_jhmdb(root / "jhmdb", {"c/a": scenes["a"]}),
+    }
+    outs = {}
+    for benchmark, name in itertools.product(BENCHMARKS, NAMES):
+        outs[benchmark, name] = root / f"{benchmark}-{name}"
+        settings = {"protocol": name, "stride": 4, "size": "64x96", "videos": False}
+        getattr(evaluate, benchmark)("raw-pixels", data=data[benchmark], out=outs[benchmark, name], **settings)
+    return outs
+
+
+def predicted(benchmark: str, out: Path) -> np.ndarray:
+    """Everything that was predicted after frame 0."""
+    predictions = out / "predictions"
+    if benchmark == "jhmdb":
+        return jhmdb.read_joints(predictions / "c" / "a" / "joint_positions.mat")[1:]
+    return np.stack([read_ids(path) for path in sorted((predictions / "a").iterdir())[1:]])
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_every_preset_runs_and_predicts_something_of_its_own(
+    evaluations: dict[tuple[str, str], Path], benchmark: str
+) -> None:
+    runs = {name: evaluations[benchmark, name] for name in NAMES}
+    for name, out in runs.items():
+        stored = yaml.safe_load((out / "config.yaml").read_text())
+        expected = asdict(resolve(name, benchmark, {"stride": 4, "size": "64x96"}))  # type: ignore[arg-type]
+        del expected["name"]
+        assert {key: stored[key] for key in expected} == expected and stored["protocol"] == name
+        assert stored["changed_settings"] == ["size", "stride"]
+        assert stored["features"]["stride"] == 4 and stored["features"]["channels"] == 48
+        numbers = json.loads((out / "metrics.json").read_text())
+        first = {"davis": "J&F-Mean", "vip": "mIoU", "jhmdb": "PCK@0.5"}[benchmark]
+        assert 0 < numbers[first] <= 1 and (numbers[first] < 1 or benchmark == "jhmdb")
+    for one, other in itertools.combinations(NAMES, 2):
+        assert not np.array_equal(predicted(benchmark, runs[one]), predicted(benchmark, runs[other])), (one, other)
+
+
+def test_first_frames_are_the_truth_or_were_brought_to_the_grid_and_back(
+    evaluations: dict[tuple[str, str], Path],
+) -> None:
+    truth = synthetic.scene(6, (64, 96), num_objects=2).objects[0]
+    for name in NAMES:
+        first = read_ids(evaluations["davis", name] / "predictions" / "a" / "00000.png")
+        assert np.array_equal(first, truth) == (name in ("videomac", "dino", "vfs")), name
 
 
 def test_the_options_are_known_without_importing_torch() -> None:

@@ -22,6 +22,23 @@ Ties = Literal["exact", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeatureSettings:
+    """How frames become feature maps."""
+
+    size: str
+    """Frame size fed to the network: "native", "HxW", "shortS" (short side S, aspect kept), "shortS/M" (the long side
+    cut down to a multiple of M), "longS/M" (long side S, the short side cut down). Bilinear, no antialiasing."""
+    normalization: Normalization
+    """Mean and deviation of the pixels: the backbone's own, ImageNet's, or DINO's (red deviation 0.228)."""
+    stage: int
+    """Feature stage of a hierarchical network, 1 to 4; -1 is the last. Other networks: always the last layer."""
+    stride: Stride
+    """Pixels per feature cell: later strides of the network are set to 1 to reach it."""
+    dilate: bool
+    """Whether what follows a removed stride is dilated, so that every filter sees what it was trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PropagationSettings:
     """How labels travel from frame to frame; see `videomac.propagate`."""
 
@@ -44,22 +61,11 @@ class PropagationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalProtocol(PropagationSettings):
+class EvalProtocol(PropagationSettings, FeatureSettings):
     """Everything besides data and backbone that a propagation number depends on."""
 
     name: str
     """The preset that this began as."""
-    size: str
-    """Frame size fed to the network: "native", "HxW", "shortS" (short side S, aspect kept), "shortS/M" (the long side
-    cut down to a multiple of M), "longS/M" (long side S, the short side cut down). Bilinear, no antialiasing."""
-    normalization: Normalization
-    """Mean and deviation of the pixels: the backbone's own, ImageNet's, or DINO's (red deviation 0.228)."""
-    stage: int
-    """Feature stage of a hierarchical network, 1 to 4; -1 is the last. Other networks: always the last layer."""
-    stride: Stride
-    """Pixels per feature cell: later strides of the network are set to 1 to reach it."""
-    dilate: bool
-    """Whether what follows a removed stride is dilated, so that every filter sees what it was trained on."""
     label_resize: Literal["nearest", "bilinear", "area"]
     """How the first mask comes to the grid: nearest id; one channel an object, bilinear; or share of each cell."""
     class_normalization: bool
@@ -230,7 +236,7 @@ def frame_size(rule: str, size: tuple[int, int]) -> tuple[int, int]:
     """Size of the network's input for frames of a size.
 
     Args:
-        rule: see `EvalProtocol.size`.
+        rule: see `FeatureSettings.size`.
         size: (height, width) of the frame.
 
     Returns:
