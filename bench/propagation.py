@@ -52,9 +52,11 @@ def make(channels: int, device: str) -> tuple[Tensor, Tensor]:
 def run_tiled(features: Tensor, maps: Tensor) -> Tensor:
     """Our propagation of the same one frame."""
     from videomac.evaluate.propagation import _Search
+    from videomac.evaluate.protocols import PropagationSettings
 
     search = _Search(
-        features.shape[1:], maps.shape[1], CONTEXT, TOPK, RADIUS, TEMPERATURE, "square", "exact",
+        PropagationSettings(context_frames=CONTEXT, topk=TOPK, radius=RADIUS, temperature=TEMPERATURE),
+        features.shape[1:], maps.shape[1],
         torch.float32, features.device,
     )  # fmt: skip
     for index in range(len(maps)):
