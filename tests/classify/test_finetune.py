@@ -1,3 +1,5 @@
+"""`videomac finetune`: what a run leaves, that it learns, resumes and refuses."""
+
 import csv
 import json
 import math
@@ -11,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -21,23 +22,13 @@ from torch.nn import functional as F
 
 import videomac
 from tests.classify.folders import write_images
+from tests.classify.networks import build
 from tests.train.runs import assert_equal, run_until
 from videomac import cli
-from videomac.classify.config import FinetuneConfig
 from videomac.classify.finetune import Finetuning
-from videomac.classify.images import ClassificationData, find_images
-from videomac.classify.network import HEAD_STD, build_network
-from videomac.classify.plots import _largest_of_cells, draw_confusion
-from videomac.classify.validation import Score
 from videomac.errors import UserError
-from videomac.models.checkpoint import load_backbone, save_backbone
+from videomac.models.checkpoint import save_backbone
 from videomac.utils.io import read_torch
-from videomac.utils.seeding import seeded
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
 
 
 def options(data: Path, out: Path, **changed: Any) -> dict[str, Any]:
@@ -200,77 +191,6 @@ def test_two_processes_are_one(images, tmp_path):
             assert one[key] == two[key] or float(one[key]) == pytest.approx(float(two[key]), rel=1e-6)
 
 
-# The network ----------------------------------------------------------------------------------------------------------
-
-
-def build(backbone: Any, **changed: Any):
-    settings = {"pretrained": None, "which": "online", "image_size": 32, "seed": 0, "num_classes": 10}
-    return build_network(str(backbone), **{**settings, **changed})
-
-
-def test_the_head_starts_small_and_the_rest_is_the_pretrained_network(tmp_path):
-    pretrained = timm.create_model("test_convnext", num_classes=0)
-    save_backbone(pretrained, tmp_path / "backbone", name="test_convnext")
-    network = build(tmp_path / "backbone", drop_path=0.3)
-    state, loaded = network.model.state_dict(), load_backbone(tmp_path / "backbone").state_dict()
-    assert all(torch.equal(state[key], value) for key, value in loaded.items()) and len(loaded) == len(state) - 2
-    assert not state["head.fc.bias"].any() and state["head.fc.weight"].abs().max() <= 2
-    large = build("test_convnext", num_classes=1000).model.head.fc.weight
-    assert large.std().item() == pytest.approx(HEAD_STD, rel=0.05) and HEAD_STD == 2e-5
-    assert network.model.stages[3].blocks[-1].drop_path.drop_prob == pytest.approx(0.3)
-    assert network.name == "test_convnext" and network.model.training
-
-
-def test_drop_path_rises_linearly_over_the_blocks():
-    with torch.device("meta"):
-        model = build("convnextv2_tiny", drop_path=0.2).model
-    rates = [getattr(block.drop_path, "drop_prob", 0.0) for stage in model.stages for block in stage.blocks]
-    np.testing.assert_allclose(rates, [0.2 * block / 17 for block in range(18)], atol=1e-7)
-
-
-def test_weights_of_a_run_bring_no_drop_path_and_imagenets_colours(tmp_path):
-    model = videomac.VideoMAC("test_convnext", decoder_width=16, backbone_args={"drop_path_rate": 0.4})
-    state = {f"model.{key}": value for key, value in model.state_dict().items()}
-    (tmp_path / "checkpoints").mkdir()
-    torch.save({"state_dict": state, "videomac": model.arguments}, tmp_path / "checkpoints" / "last.ckpt")
-    network = build(tmp_path)
-    assert {getattr(m, "drop_prob", 0.0) for m in network.model.modules()} == {0.0}
-    assert network.mean == (0.485, 0.456, 0.406)
-    assert build("test_vit").mean == timm.get_pretrained_cfg("test_vit").mean
-    assert build("test_vit", image_size=48).model(torch.zeros(1, 3, 48, 48)).shape == (1, 10)
-
-
-# Bad input ------------------------------------------------------------------------------------------------------------
-
-
-def broken(tmp_path: Path, change: Any) -> Path:
-    root = write_images(tmp_path / "data")
-    change(root)
-    return root
-
-
-def remove(folder: Path) -> None:
-    for file in sorted(folder.rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
-    folder.rmdir()
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        (lambda root: remove(root / "val"), "has no folder val: images are expected in .*val/CLASS/"),
-        (lambda root: [remove(root / "train" / c) for c in ("red", "green", "blue")], "train has no class folders"),
-        (lambda root: remove(root / "val" / "red"), "hold different classes: only in train: red"),
-        (lambda root: (root / "val" / "pink").mkdir(), "hold different classes: only in val: pink"),
-        (lambda root: [f.unlink() for f in (root / "train" / "red").iterdir()], "train/red holds no image"),
-        (lambda root: [remove(root / p / c) for p in ("train", "val") for c in ("red", "blue")], "holds one class"),
-    ],
-)
-def test_a_data_set_that_cannot_work_is_refused(tmp_path, change, sentence):
-    with pytest.raises(UserError, match=sentence):
-        find_images(broken(tmp_path, change))
-
-
 def test_an_image_that_cannot_be_read_is_reported_skipped_and_counted(tmp_path, caplog):
     def change(root: Path) -> None:
         (root / "train" / "red" / "0.png").write_bytes(b"no picture")
@@ -278,7 +198,8 @@ def test_an_image_that_cannot_be_read_is_reported_skipped_and_counted(tmp_path, 
             file = root / "val" / "blue" / name
             file.write_bytes(file.read_bytes()[:200] if name == "0.png" else b"")
 
-    root = broken(tmp_path, change)
+    root = write_images(tmp_path / "data")
+    change(root)
     metrics = videomac.finetune(**options(root, tmp_path / "run"))
     assert metrics["skipped_images"] == 2 and metrics["skipped_val_images"] == 2 and metrics["val_images"] == 10
     lines = (tmp_path / "run" / "classes.csv").read_text().splitlines()
@@ -347,80 +268,6 @@ def test_a_folder_that_holds_a_run_is_left_alone(run, images, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         cli.main(flags(images, run[0])[3:])
     assert exit_.value.code == 2 and capsys.readouterr().err.startswith("videomac: error: ")
-
-
-# Pieces ---------------------------------------------------------------------------------------------------------------
-
-
-def test_a_sample_depends_on_seed_epoch_and_index_alone(images):
-    config = FinetuneConfig(**options(images, Path("out")))
-    data = ClassificationData(config, find_images(images), build("test_convnext"))
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first = data.train[(3, 5)]["image"]
-    assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()
-    data.train[(3, 6)]
-    assert torch.equal(first, data.train[(3, 5)]["image"])
-    assert not torch.equal(first, data.train[(4, 5)]["image"])
-    whole = [key for batch in data.loader(0, 0, 1).batch_sampler for key in batch]
-    resumed = [key for batch in data.loader(2, 0, 1).batch_sampler for key in batch]
-    assert resumed == whole[16:] and sorted(index for _, index in whole[:24]) == list(range(24))
-    shares = [next(iter(data.loader(0, rank, 2).batch_sampler)) for rank in (0, 1)]
-    assert sorted(shares[0] + shares[1]) == sorted(whole[:8])
-
-
-def test_the_training_pipeline_is_that_of_the_recipe(images):
-    config = FinetuneConfig(data=images, backbone="test_convnext", out=Path("out"), global_batch_size=8)
-    data = ClassificationData(config, find_images(images), build("test_convnext"))
-    crop, flip, augment, _, normalize, erase = data.train.transform.transforms
-    assert crop.size == (224, 224) and crop.scale == (0.08, 1.0) and crop.interpolation.value == "bicubic"
-    assert flip.p == 0.5 and augment.num_layers == 2 and len(augment.ops) == 15
-    assert {(op.magnitude, op.magnitude_std) for op in augment.ops} == {(9, 0.5)}
-    assert (erase.probability, erase.per_pixel, erase.max_count) == (0.25, True, 1)
-    assert tuple(normalize.mean.tolist()) == (0.5, 0.5, 0.5) == timm.get_pretrained_cfg("test_convnext").mean
-    resize, centre, *_ = data.val.transform.transforms
-    assert resize.size == 256 and resize.interpolation.value == "bicubic" and centre.size == (224, 224)
-
-
-def test_seeded_leaves_every_generator_as_it_was():
-    with seeded(1):
-        first = torch.rand(1), np.random.rand()
-    with seeded(1):
-        assert (torch.rand(1), np.random.rand()) == first
-
-
-def test_scores_are_those_of_a_plain_count():
-    generator = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(40, 7, generator=generator), torch.randint(-1, 7, (40,), generator=generator)
-    score = Score.zero(7, torch.device("cpu"))
-    score.add(logits[:15], labels[:15])
-    score.add(logits[15:], labels[15:])
-    kept = [(row.tolist(), label) for row, label in zip(logits, labels.tolist(), strict=True) if label >= 0]
-    ranks = [sum(value > row[label] for value in row) for row, label in kept]
-    numbers = score.numbers()
-    assert numbers["top1"] == pytest.approx(sum(rank == 0 for rank in ranks) / len(kept))
-    assert numbers["top5"] == pytest.approx(sum(rank < 5 for rank in ranks) / len(kept))
-    losses = [math.log(sum(map(math.exp, row))) - row[label] for row, label in kept]
-    assert numbers["val_loss"] == pytest.approx(sum(losses) / len(kept), rel=1e-5)
-    assert score.confusion.sum(1).tolist() == [sum(label == c for _, label in kept) for c in range(7)]
-
-
-@pytest.mark.parametrize("classes", [2, 40, 41, 300])
-def test_a_confusion_matrix_of_any_size_is_drawn(tmp_path, classes):
-    confusion = torch.randint(0, 3, (classes, classes), generator=torch.Generator().manual_seed(0))
-    confusion[1] = 0  # a class without images
-    draw_confusion(confusion, [f"class {n}" for n in range(classes)], tmp_path / "c.png", title="a network")
-    with Image.open(tmp_path / "c.png") as image:
-        assert min(image.size) > 300 and np.asarray(image).std() > 10
-
-
-def test_a_large_confusion_matrix_keeps_every_mistake_visible():
-    shares = np.zeros((1000, 1000))
-    shares[617, 3] = 40.0
-    assert _largest_of_cells(shares, 500)[308, 1] == 40.0
-    assert _largest_of_cells(shares[:999, :999], 500).shape == (500, 500)
-
-
-# The page of the documentation ----------------------------------------------------------------------------------------
 
 
 def commands_of_the_page() -> list[list[str]]:

@@ -1,30 +1,21 @@
+"""`videomac probe`: what it leaves, that features are computed once, and what it refuses."""
+
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
-from scipy.optimize import minimize
-from torch import nn
 
 import videomac
 from tests.classify.folders import write_images
 from videomac import cli
 from videomac.classify.features import pooled
-from videomac.classify.knn import knn_votes
-from videomac.classify.linear_probe import GRADIENT, HELD_OUT, PENALTIES, LinearProbe, _held_out, fit, fit_probe
 from videomac.errors import UserError
 from videomac.models.checkpoint import save_backbone
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
 
 
 def options(data: Path, out: Path, **changed: Any) -> dict[str, Any]:
@@ -36,142 +27,6 @@ def options(data: Path, out: Path, **changed: Any) -> dict[str, Any]:
 def run(images, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("runs") / "run"
     return out, videomac.probe(**options(images, out))
-
-
-# k-NN -----------------------------------------------------------------------------------------------------------------
-
-
-def slow_votes(train, labels, test, classes, k, temperature) -> list[list[float]]:
-    """One image, one neighbour at a time."""
-    votes = []
-    for image in test:
-        neighbours = []
-        for other, label in zip(train, labels, strict=True):
-            lengths = math.sqrt(sum(x * x for x in image)) * math.sqrt(sum(y * y for y in other))
-            neighbours.append((sum(x * y for x, y in zip(image, other, strict=True)) / lengths, label))
-        tally = [0.0] * classes
-        for similarity, label in sorted(neighbours, reverse=True)[:k]:
-            tally[label] += math.exp(similarity / temperature)
-        votes.append([vote / sum(tally) for vote in tally])
-    return votes
-
-
-@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (5, 0.07), (20, 0.07), (20, 1.0), (40, 0.5)])
-def test_votes_are_those_of_a_slow_reading_of_the_definition(k, temperature):
-    generator = torch.Generator().manual_seed(k)
-    train, test = torch.randn(40, 6, generator=generator), torch.randn(9, 6, generator=generator)
-    labels = torch.randint(0, 4, (40,), generator=generator)
-    votes = knn_votes(train, labels, test, classes=4, k=k, temperature=temperature)
-    expected = torch.tensor(slow_votes(train.tolist(), labels.tolist(), test.tolist(), 4, k, temperature))
-    torch.testing.assert_close(votes, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_votes_do_not_depend_on_length_or_on_how_many_are_compared_at_once(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    train, test = torch.randn(30, 5, generator=generator), torch.randn(11, 5, generator=generator)
-    labels = torch.arange(30) % 3
-    votes = knn_votes(train, labels, test, classes=3)
-    monkeypatch.setattr("videomac.classify.knn.ROWS", 4)
-    torch.testing.assert_close(knn_votes(train * 7, labels, test * 0.3, classes=3), votes)
-    with pytest.raises(ValueError, match="31 neighbours asked for of 30"):
-        knn_votes(train, labels, test, classes=3, k=31)
-
-
-# Linear probe ---------------------------------------------------------------------------------------------------------
-
-
-def problem(images: int = 120, channels: int = 7, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
-    """Overlapping classes, channels of very different size and place, and one that never varies."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, classes, (images,), generator=generator)
-    centres = torch.randn(classes, channels, generator=generator)
-    features = centres[labels] + torch.randn(images, channels, generator=generator)
-    features = features * torch.logspace(-3, 3, channels) + torch.linspace(-50, 50, channels)
-    features[:, 2] = 3.25
-    return features, labels
-
-
-def objective(parameters: np.ndarray, values: np.ndarray, labels: np.ndarray, classes: int, penalty: float) -> float:
-    weight, bias = parameters[:-classes].reshape(classes, -1), parameters[-classes:]
-    logits = values @ weight.T + bias
-    largest = logits.max(1, keepdims=True)
-    normaliser = largest[:, 0] + np.log(np.exp(logits - largest).sum(1))
-    return float((normaliser - logits[np.arange(len(labels)), labels]).mean() + penalty / 2 * (weight**2).sum())
-
-
-@pytest.mark.parametrize("penalty", [1.0, 1e-2, 1e-4])
-def test_the_probe_is_the_optimum_that_scipy_finds(penalty):
-    features, labels = problem()
-    probe = fit(features, labels, classes=4, penalty=penalty)
-    values = features.double().numpy()
-    deviation = values.std(0)
-    deviation[2] = 1
-    values = (values - values.mean(0)) / deviation
-    found = minimize(
-        objective,
-        np.zeros(4 * 7 + 4),
-        (values, labels.numpy(), 4, penalty),
-        method="BFGS",
-        options={"gtol": 1e-7, "maxiter": 5000},
-    )
-    ours = np.concatenate([probe.weight.flatten().numpy(), probe.bias.numpy()])
-    assert objective(ours, values, labels.numpy(), 4, penalty) <= found.fun + 1e-10
-    theirs = torch.from_numpy(found.x[:-4].reshape(4, 7))
-    torch.testing.assert_close(probe.weight, theirs, rtol=0, atol=2e-3 if penalty < 1e-3 else 2e-5)
-    logits = torch.from_numpy(values) @ theirs.T + torch.from_numpy(found.x[-4:])
-    assert torch.equal(probe.logits(features).argmax(1), logits.argmax(1))
-
-
-def test_the_gradient_vanishes_where_the_probe_stops_also_from_another_start():
-    features, labels = problem(images=60, channels=80)  # more channels than images: separable
-    first = fit(features, labels, classes=4, penalty=1e-3)
-    second = fit(features, labels, classes=4, penalty=1e-3, start=fit(features, labels, classes=4, penalty=1.0))
-    torch.testing.assert_close(first.weight, second.weight, rtol=0, atol=1e-3)
-    for probe in (first, second):
-        weight, bias = probe.weight.clone().requires_grad_(), probe.bias.clone().requires_grad_()
-        values = (features.double() - probe.mean) / probe.std
-        loss = nn.functional.cross_entropy(values @ weight.T + bias, labels) + 1e-3 / 2 * weight.square().sum()
-        loss.backward()
-        assert max(weight.grad.abs().max(), bias.grad.abs().max()) <= GRADIENT
-
-
-def test_the_penalty_is_the_best_on_images_that_were_not_fitted():
-    features, labels = problem(images=200)
-    held_out = _held_out(labels, seed=3)
-    for label in range(4):
-        assert held_out[labels == label].sum() == (labels == label).sum() // HELD_OUT
-    right = {}
-    for penalty in PENALTIES:
-        probe = fit(features[~held_out], labels[~held_out], classes=4, penalty=penalty)
-        right[penalty] = (probe.logits(features[held_out]).argmax(1) == labels[held_out]).sum().item()
-    chosen = fit_probe(features, labels, classes=4, seed=3)
-    assert chosen.penalty == max(PENALTIES, key=lambda penalty: (right[penalty], penalty))
-    again = fit(features, labels, classes=4, penalty=chosen.penalty)
-    assert torch.equal(chosen.weight, again.weight) and isinstance(again, LinearProbe)
-    assert len(set(right.values())) > 1
-
-
-# Features -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["test_convnext", "test_resnet", "test_efficientnet", "test_vit"])
-def test_features_are_what_timm_pools(name):
-    model = timm.create_model(name, num_classes=0).eval()
-    frames = torch.rand(2, 3, 160, 160)
-    with torch.inference_mode():
-        torch.testing.assert_close(pooled(model, frames), model(frames))
-
-
-def test_layers_of_the_head_that_pretraining_never_reached_are_left_out():
-    model = timm.create_model("mobilenetv3_small_050", num_classes=0).eval()
-    frames = torch.rand(2, 3, 64, 64)
-    with torch.inference_mode():
-        features = pooled(model, frames)
-        torch.testing.assert_close(features, model.forward_features(frames).mean((2, 3)))
-    assert features.shape[1] == model.num_features != model(frames).shape[1]
-
-
-# The command ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_probe_leaves_what_it_promises(run):
