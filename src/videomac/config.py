@@ -38,11 +38,13 @@ class TrainConfig:
 
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Share of the frame's area that a random crop takes, from and to."""
-    workers: int = 4
-    """Processes that read the data, on each device."""
+    workers: int | Literal["auto"] = "auto"
+    """Processes that read the data, on each device; auto takes up to four, and leaves a core to each device's own."""
 
     epochs: int = 100
     """Passes over all training data."""
+    steps: int | None = None
+    """Optimizer steps of the run, in place of epochs."""
     global_batch_size: int = 512
     """Samples per optimizer step, over all devices and accumulated micro-batches."""
     base_lr: float = 1e-3
@@ -64,8 +66,11 @@ class TrainConfig:
     """GPUs of each node, or CPU processes with --trainer.accelerator cpu; auto takes all GPUs, or one CPU process."""
     num_nodes: int = 1
     """Machines."""
-    accumulate: int = 1
-    """Micro-batches per optimizer step: the same result with less memory."""
+    accumulate: int | Literal["auto"] = 1
+    """Micro-batches per optimizer step, for less memory; auto takes as few as fit into this machine's.
+
+    The result is the same, unless the network has BatchNorm or drop path, which see one micro-batch at a time.
+    """
     trainer: dict[str, Any] = field(default_factory=dict)
     """Further arguments of Lightning's Trainer, such as --trainer.accelerator cpu."""
 
@@ -89,23 +94,39 @@ class TrainConfig:
         self.data, self.out = Path(self.data), Path(self.out)
         self.crop_scale = (float(self.crop_scale[0]), float(self.crop_scale[1]))
         self.betas = (float(self.betas[0]), float(self.betas[1]))
-        require_at_least(self, 1, "epochs", "global_batch_size", "accumulate", "num_nodes")
-        require_at_least(self, 0, "workers", "base_lr", "min_lr", "weight_decay", "seed")
+        require_at_least(self, 1, "epochs" if self.steps is None else "steps", "global_batch_size", "num_nodes")
+        require_at_least(self, 0, "base_lr", "min_lr", "weight_decay", "seed")
+        for key, least in (("devices", 1), ("accumulate", 1), ("workers", 0)):
+            value = getattr(self, key)
+            if value != "auto" and value < least:
+                raise UserError(f"{key} must be 'auto' or at least {least}, but is {value}")
         require_at_least(self, 0, "save_minutes", "save_steps", "keep_epochs")
         require_within(self, 0, 1, "drop_path")
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UserError(f"crop_scale must rise within (0, 1], such as [0.2, 1.0], but is {list(self.crop_scale)}")
-        if self.devices != "auto" and self.devices < 1:
-            raise UserError(f"devices must be 'auto' or at least 1, but is {self.devices}")
-        if self.warmup_epochs is not None and not 0 <= self.warmup_epochs <= self.epochs:
+        if self.warmup_epochs is not None and self.steps is None and not 0 <= self.warmup_epochs <= self.epochs:
             raise UserError(f"warmup_epochs must lie between 0 and epochs ({self.epochs}), but is {self.warmup_epochs}")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other: continue the run, or replace it")
 
     @property
-    def warmup(self) -> float:
-        """Epochs of warm-up."""
+    def micro_batches(self) -> int:
+        """`accumulate` as a number.
+
+        Raises:
+            ValueError: it is still "auto"; a run replaces that before its first step.
+        """
+        if self.accumulate == "auto":
+            raise ValueError("accumulate is still 'auto'")
+        return self.accumulate
+
+    def default_warmup(self, epochs: float) -> float:
+        """Epochs of warm-up of a run of so many epochs, unless `warmup_epochs` says otherwise."""
         raise NotImplementedError
+
+    def warmup(self, epochs: float) -> float:
+        """Epochs of warm-up of a run of so many epochs."""
+        return self.default_warmup(epochs) if self.warmup_epochs is None else min(self.warmup_epochs, epochs)
 
 
 def as_size(image_size: int | tuple[int, int]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from videomac import cli
 from videomac.config import FREE_ON_RESUME, as_plain, as_size, changed_keys, save_config
 from videomac.errors import UserError
 from videomac.train.config import PretrainConfig
+from videomac.train.optim import scaled_lr
 
 
 def config(**options) -> PretrainConfig:
@@ -20,7 +21,7 @@ def test_the_defaults_are_the_papers():
     assert (c.decoder_depth, c.decoder_width, c.gamma, c.norm_pix_loss) == (1, 512, 1.0, True)
     assert (c.augmentation, c.crop_scale) == ("spatial", (0.2, 1.0))
     assert c.base_lr * c.global_batch_size / 256 == pytest.approx(2e-3)
-    assert (c.global_batch_size, c.betas, c.weight_decay, c.epochs, c.warmup) == (512, (0.9, 0.95), 0.05, 100, 10)
+    assert (c.global_batch_size, c.betas, c.weight_decay, c.epochs, c.warmup(100)) == (512, (0.9, 0.95), 0.05, 100, 10)
     assert (c.momentum, c.target_gradient, c.preset) == (0.996, False, "paper")
 
 
@@ -48,9 +49,9 @@ def test_what_cannot_work_is_refused_by_name(options, words):
 
 
 def test_a_short_run_warms_up_for_a_tenth():
-    assert config(epochs=30).warmup == 3
-    assert config(epochs=800).warmup == 10
-    assert config(epochs=30, warmup_epochs=1).warmup == 1
+    assert config(epochs=30).warmup(30) == 3
+    assert config(epochs=800).warmup(800) == 10
+    assert config(epochs=30, warmup_epochs=1).warmup(30) == 1
 
 
 def test_image_size_is_height_and_width():
@@ -105,3 +106,37 @@ def test_the_readme_of_the_configs_names_every_file_and_only_options_that_exist(
     readme = (CONFIGS[0].parents[1] / "README.md").read_text()
     assert all(f"`{path.stem}`" in readme for path in CONFIGS)
     assert set(re.findall(r"--(\w+)", readme)) <= {field.name for field in fields(PretrainConfig)} | {"config"}
+
+
+def test_the_small_recipe_fills_in_what_is_not_given():
+    small = config(recipe="small")
+    assert (small.size, small.global_batch_size, small.steps, small.epochs) == ((128, 128), 32, 2760, None)
+    assert scaled_lr(small.base_lr, small.global_batch_size) == pytest.approx(1.5e-3) and small.momentum == 0.98
+    given = config(recipe="small", image_size=64, epochs=3, momentum=0.9)
+    assert (given.size, given.global_batch_size, given.steps, given.epochs) == ((64, 64), 32, None, 3)
+    assert given.momentum == 0.9
+    paper = config()
+    assert (paper.size, paper.global_batch_size, paper.steps, paper.epochs) == ((224, 224), 512, None, 100)
+
+
+@pytest.mark.parametrize("options", [{}, {"recipe": "small"}, {"recipe": "small", "epochs": 2}, {"steps": 7}])
+def test_a_stored_config_reads_back_as_it_was(tmp_path, options):
+    before = config(out=tmp_path, **options)
+    save_config(before)
+    assert changed_keys(before, tmp_path) == []
+    parsed = cli.parse("pretrain", ["--config", str(tmp_path / "config.yaml")])
+    assert parsed == before
+
+
+def test_null_is_what_the_recipe_says(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("data: videos\nbackbone: resnet18\nout: out\nepochs: null\nsteps: null\nimage_size: null\n")
+    parsed = cli.parse("pretrain", ["--config", str(file)])
+    assert (parsed.epochs, parsed.steps, parsed.size) == (100, None, (224, 224))
+
+
+def test_epochs_and_steps_exclude_each_other():
+    with pytest.raises(UserError, match="epochs and steps exclude each other"):
+        config(epochs=3, steps=20)
+    with pytest.raises(UserError, match="steps must be at least 1"):
+        config(steps=0)

@@ -27,7 +27,7 @@ from videomac.models.official import StageNormConvNeXt
 from videomac.train import optim
 from videomac.train.callbacks import Throughput
 from videomac.train.module import TrainModule
-from videomac.train.trainer import build_run, fit, is_first_process, prepare_folder
+from videomac.train.trainer import build_run, fit, is_first_process, prepare_folder, require_out_dir
 from videomac.utils.run_dir import read_rows, table, write_metrics, write_rows
 from videomac.utils.seeding import seeded
 
@@ -133,6 +133,10 @@ def finetune(**options: Any) -> dict[str, Any]:
 def run(config: FinetuneConfig) -> dict[str, Any]:
     """Run one fine-tuning; see `finetune`."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    if config.accumulate == "auto":
+        raise UserError("accumulate auto is for pretrain: give a number of micro-batches")
+    if is_first_process():
+        require_out_dir(config, RUN_FILES)
     folders = find_images(config.data)
     network = build_network(
         config.backbone,
@@ -144,17 +148,17 @@ def run(config: FinetuneConfig) -> dict[str, Any]:
         num_classes=len(folders.classes),
     )
     data = ClassificationData(config, folders, network)
-    if is_first_process():
-        prepare_folder(config, data, RUN_FILES)
     module = Finetuning(network.model, config, data)
     validation = Validation(data, module.networks())
     session = build_run(config, data, validation, COLUMNS, title="fine-tuning")
     trainer = session.trainer
-    if module.mixup is not None and config.global_batch_size // (trainer.world_size * config.accumulate) % 2:
+    if module.mixup is not None and config.global_batch_size // (trainer.world_size * config.micro_batches) % 2:
         raise UserError(
             f"mixup and cutmix mix images in pairs, but global_batch_size {config.global_batch_size} gives each of "
-            f"{trainer.world_size * config.accumulate} micro-batches an odd number: change it, or set both to 0"
+            f"{trainer.world_size * config.micro_batches} micro-batches an odd number: change it, or set both to 0"
         )
+    if is_first_process():
+        prepare_folder(config, data, RUN_FILES)
     if not fit(config, session, module):
         return {}
     return finish(config, data, network, module.ema, validation, session.throughput)

@@ -213,7 +213,6 @@ def eval_loader(dataset: EvalImages, *, batch_size: int, workers: int, rank: int
         Subset(dataset, range(rank, len(dataset), world_size)),
         batch_size=batch_size,
         num_workers=workers,
-        persistent_workers=workers > 0,
         worker_init_fn=leave_signals_to_the_main_process,
         pin_memory=torch.cuda.is_available(),
     )
@@ -241,10 +240,18 @@ class ClassificationData(TrainingData):
         self.val = EvalImages(
             folders.val, eval_transform(config.image_size, config.crop_pct, network), config.image_size
         )
-        super().__init__(self.train, len(self.train), config, identity=folders.identity, unit="images")
+        super().__init__(
+            self.train,
+            len(self.train),
+            config,
+            identity=folders.identity,
+            unit="images",
+            sample_bytes=12 * config.image_size**2,
+        )
 
     def val_loader(self, rank: int, world_size: int) -> Any:
         """The share of one process of the images to evaluate."""
-        config = self.config
-        size = min(config.global_batch_size // (world_size * config.accumulate), 256)
-        return eval_loader(self.val, batch_size=size, workers=config.workers, rank=rank, world_size=world_size)
+        size = min(self.micro_batch(world_size), 256)
+        return eval_loader(
+            self.val, batch_size=size, workers=self.num_workers(world_size), rank=rank, world_size=world_size
+        )

@@ -69,7 +69,7 @@ class Validation(StepCallback):
     def on_step(self, trainer: Trainer, module: TrainModule) -> None:
         """Evaluate; each process takes its share of the images."""
         data = self.data
-        if trainer.global_step % data.steps_per_epoch:
+        if not data.ends_epoch(trainer.global_step):
             return
         scores = {name: Score.zero(len(data.classes), module.device) for name in self.networks}
         skipped = torch.zeros((), device=module.device)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from videomac.config import TrainConfig
 from videomac.errors import UserError
+from videomac.utils.device import usable_cores
 from videomac.utils.seeding import check_seed
 
 
@@ -105,10 +109,18 @@ class TrainingData:
         identity: of what it consists; equal when a run may be resumed on it. The first key says what is counted.
         steps_per_epoch: optimizer steps of an epoch.
         total_steps: optimizer steps of the run.
+        num_epochs: epochs that these begin.
     """
 
     def __init__(
-        self, samples: Dataset[Any], length: int, config: TrainConfig, *, identity: dict[str, Any], unit: str
+        self,
+        samples: Dataset[Any],
+        length: int,
+        config: TrainConfig,
+        *,
+        identity: dict[str, Any],
+        unit: str,
+        sample_bytes: int,
     ) -> None:
         """Count the steps.
 
@@ -118,22 +130,25 @@ class TrainingData:
             config: the options.
             identity: see the class.
             unit: what a sample is called, such as "training pairs".
+            sample_bytes: size of one sample in memory.
 
         Raises:
             UserError: too few samples for one batch.
         """
         self.samples, self.length, self.config, self.identity = samples, length, config, identity
+        self.sample_bytes = sample_bytes
         self.steps_per_epoch = length // config.global_batch_size
         if self.steps_per_epoch == 0:
             raise UserError(
                 f"{config.data} holds {length} {unit}, fewer than one batch: "
                 f"lower global_batch_size ({config.global_batch_size}) or add more"
             )
-        self.total_steps = self.steps_per_epoch * config.epochs
+        self.total_steps = self.steps_per_epoch * config.epochs if config.steps is None else config.steps
+        self.num_epochs = -(-self.total_steps // self.steps_per_epoch)
 
     def loader(self, start_step: int, rank: int, world_size: int) -> DataLoader[Any]:
         """Return the micro-batches of one process from optimizer step `start_step` to the end of the run."""
-        workers = self.config.workers
+        workers = self.num_workers(world_size)
         return ResumableLoader(
             self.samples,
             batch_sampler=self._whole_run(start_step, rank, world_size),
@@ -141,12 +156,37 @@ class TrainingData:
             worker_init_fn=leave_signals_to_the_main_process,
             persistent_workers=workers > 0,  # which also lets the trainer end them when the run fails
             pin_memory=torch.cuda.is_available(),
-            prefetch_factor=4 if workers else None,
+            prefetch_factor=self.prefetch(world_size) if workers else None,
         )
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether the run pauses after optimizer step `step` (from 1), to be evaluated and saved.
+
+        That is at the end of each epoch and of the run. Of a run that is measured in steps, whose epochs may be very
+        short, it is at about fifty epochs' ends.
+        """
+        few = 1 if self.config.steps is None else -(-self.num_epochs // 50)
+        return step % (self.steps_per_epoch * few) == 0 or step == self.total_steps
+
+    def num_workers(self, world_size: int) -> int:
+        """Processes that read for each device."""
+        if self.config.workers != "auto":
+            return self.config.workers
+        devices = max(1, world_size // self.config.num_nodes)  # of this machine
+        return min(8, max(1, usable_cores() // devices - 1))
+
+    def prefetch(self, world_size: int) -> int:
+        """Micro-batches that each of these processes reads ahead: four, or fewer if a device's would exceed 1 GiB."""
+        ahead = max(1, self.num_workers(world_size)) * self.micro_batch(world_size) * self.sample_bytes
+        return min(4, max(1, 2**30 // ahead))
+
+    def micro_batch(self, world_size: int) -> int:
+        """Samples that go through a device at once."""
+        return self.config.global_batch_size // (world_size * self.config.micro_batches)
 
     def batches(self, step: int, rank: int, world_size: int) -> Iterator[Any]:
         """Read the micro-batches of one process of optimizer step `step` (from 0) again, in this process."""
-        keys = islice(iter(self._whole_run(step, rank, world_size)), self.config.accumulate)
+        keys = islice(iter(self._whole_run(step, rank, world_size)), self.config.micro_batches)
         return (default_collate([self.samples[key] for key in micro_batch]) for micro_batch in keys)
 
     def _whole_run(self, start_step: int, rank: int, world_size: int) -> WholeRun:
@@ -156,11 +196,11 @@ class TrainingData:
             global_batch_size=config.global_batch_size,
             rank=rank,
             world_size=world_size,
-            accumulate=config.accumulate,
+            accumulate=config.micro_batches,
             seed=config.seed,
             start_step=start_step,
         )
-        return WholeRun(sampler, config.epochs, self.total_steps * config.accumulate)
+        return WholeRun(sampler, self.total_steps * config.micro_batches, start_step * config.micro_batches)
 
 
 class WholeRun:
@@ -169,12 +209,15 @@ class WholeRun:
     Its length is that of the whole run, resumed or not, which is how the trainer and its bar count.
     """
 
-    def __init__(self, sampler: PairSampler, epochs: int, length: int) -> None:
-        self.pairs, self.epochs, self.length = sampler, epochs, length
+    def __init__(self, sampler: PairSampler, length: int, start: int) -> None:
+        self.pairs, self.length, self.start = sampler, length, start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield the keys of one micro-batch after the other."""
-        for epoch in range(self.pairs.epoch, self.epochs):
+        return islice(self._endless(), self.length - self.start)
+
+    def _endless(self) -> Iterator[list[tuple[int, int]]]:
+        for epoch in count(self.pairs.epoch):
             self.pairs.set_epoch(epoch)
             yield from self.pairs
 
@@ -200,8 +243,16 @@ class ResumableLoader(DataLoader[Any]):
 def leave_signals_to_the_main_process(_worker: int) -> None:
     """Keep reading after Ctrl-C or SIGTERM to the whole group: the main process finishes its step, saves and ends us.
 
-    If it is stuck or gone half a minute after SIGTERM, the alarm ends us.
+    If it is stuck half a minute after SIGTERM, an alarm ends us; if it is gone, whatever ended it, we are within a
+    second.
     """
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)  # nothing of ours is worth a farewell

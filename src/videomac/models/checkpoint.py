@@ -58,7 +58,7 @@ def save_backbone(
     state = model.state_dict()
     left_out = [key for key in state if key.startswith("stage_norms.")]
     state = {key: value.detach().cpu().contiguous() for key, value in state.items() if key not in left_out}
-    if problem := _mismatch(plain, state):
+    if problem := mismatch(plain, state):
         raise ValueError(f"these weights are not those of {name}: {problem}")
 
     folder = Path(folder)
@@ -126,7 +126,7 @@ def load_videomac(path: str | Path) -> VideoMAC:
     except TypeError as error:
         raise UserError(f"{path} was written by another version of videomac: {error}") from None
     state = {key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items()}
-    if problem := _mismatch(model, state):
+    if problem := mismatch(model, state):
         raise UserError(f"{path} does not fit its own settings ({arguments['backbone']}): {problem}")
     model.load_state_dict(state)
     return model
@@ -152,7 +152,7 @@ def _load_exported(folder: Path, timm_kwargs: Mapping[str, Any]) -> nn.Module:
         raise UserError(f"{folder / 'config.json'} is not a timm configuration: export the backbone again") from None
     backbone = create_backbone(name, **{**model_args, **timm_kwargs})
     state = read_safetensors(folder / "model.safetensors")
-    if problem := _mismatch(backbone, state):
+    if problem := mismatch(backbone, state):
         raise UserError(f"{folder / 'model.safetensors'} does not hold a {name}: {problem}")
     backbone.load_state_dict(state)
     return _with_our_pixels(backbone).eval()
@@ -170,7 +170,7 @@ def _architecture_args(backbone_args: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in backbone_args.items() if key not in ("pretrained", "checkpoint_path")}
 
 
-def _mismatch(module: nn.Module, state: Mapping[str, Tensor]) -> str | None:
+def mismatch(module: nn.Module, state: Mapping[str, Tensor]) -> str | None:
     """The first differences between the tensors that `module` has and those of `state`, in words."""
     own = module.state_dict()
     found = []

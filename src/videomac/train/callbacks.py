@@ -140,13 +140,14 @@ class Checkpoints(StepCallback):
 
     def on_step(self, trainer: Trainer, module: TrainModule) -> None:
         """Save if it is time to."""
-        step, steps_per_epoch = trainer.global_step, module.data.steps_per_epoch
-        epoch = step // steps_per_epoch if step % steps_per_epoch == 0 else 0
+        step, data = trainer.global_step, module.data
+        epoch = step // data.steps_per_epoch if step % data.steps_per_epoch == 0 else 0
         late = self.minutes > 0 and time.monotonic() - self._saved_at > 60 * self.minutes
         late = module.any_process("save", late) and step - self.saved_step > 2  # an older wish has been fulfilled
-        if epoch or late or (self.steps and step % self.steps == 0):
+        if data.ends_epoch(step) or late or (self.steps and step % self.steps == 0):
             self.save(trainer, module)
-        if epoch and self.keep_epochs and epoch % self.keep_epochs == 0 and trainer.is_global_zero:
+        due = epoch and self.keep_epochs and epoch % self.keep_epochs == 0 and self.saved_step == step
+        if due and trainer.is_global_zero:
             kept = self.folder / f"epoch-{epoch:04d}.ckpt"
             with atomic_write(kept) as temporary:
                 temporary.unlink()
@@ -213,6 +214,41 @@ class GracefulStop(StepCallback):
         self._previous.clear()
 
 
+class TimeEstimate(StepCallback):
+    """Says after the first steps how long the run will take, and, if that is long on a CPU, what is made for CPUs."""
+
+    FIRST_STEPS = 5
+    LONG = timedelta(days=2)
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        """Note where the run begins."""
+        self._first_step = trainer.global_step
+
+    def on_step(self, trainer: Trainer, module: TrainModule) -> None:
+        """Start the clock after the first step, which waits for the data, and tell after the last of the first."""
+        done = trainer.global_step - self._first_step
+        if done == 1:
+            self._began = time.monotonic()
+        left = module.data.total_steps - trainer.global_step
+        if done != self.FIRST_STEPS or not trainer.is_global_zero or left < 10 * self.FIRST_STEPS:
+            return
+        whole = timedelta(seconds=round((time.monotonic() - self._began) / (done - 1) * left))
+        sentence = f"the remaining {left:,} steps will take about {_rounded(whole)}"
+        if whole > self.LONG and module.device.type == "cpu":
+            sentence += "; --recipe small, for CPUs and little data, takes minutes to hours"
+        bar = trainer.progress_bar_callback
+        print(sentence, flush=True) if bar is None else bar.print(sentence)
+
+
+def _rounded(time_left: timedelta) -> str:
+    """A time in the two units that matter."""
+    minutes = max(1, round(time_left.total_seconds() / 60))
+    days, hours = divmod(minutes // 60, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
 class Bar(TQDMProgressBar):
     """One bar for the whole run: steps, time left, epoch, loss, samples per second, waiting for data."""
 
@@ -256,7 +292,7 @@ class ProgressLines(StepCallback):
 def progress(trainer: Trainer, module: TrainModule, speed: Throughput) -> dict[str, Any]:
     """Return what the bar and the lines show beside the steps."""
     return {
-        "epoch": f"{(trainer.global_step - 1) // module.data.steps_per_epoch + 1}/{module.config.epochs}",
+        "epoch": f"{(trainer.global_step - 1) // module.data.steps_per_epoch + 1}/{module.data.num_epochs}",
         **({"loss": f"{module.metrics['loss']:.3f}"} if module.metrics else {}),
         f"{module.unit}/s": f"{speed.rate:.1f}",
         "data wait": f"{speed.data_wait:.0%}",

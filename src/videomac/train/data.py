@@ -27,6 +27,8 @@ class PretrainingData(TrainingData):
         UserError: no usable video, too few pairs for one batch, an image size that the patches do not divide.
     """
 
+    config: PretrainConfig
+
     def __init__(self, config: PretrainConfig, model: VideoMAC) -> None:
         height, width = config.size
         patch = model.patch_size
@@ -55,7 +57,9 @@ class PretrainingData(TrainingData):
         # The videos' names and lengths, wherever they lie.
         names = "\n".join(f"{video.name} {len(video)}" for video in videos)
         identity = {"videos": len(videos), "names": hashlib.sha256(names.encode()).hexdigest()}
-        super().__init__(pairs, len(pairs), config, identity=identity, unit="training pairs")
+        super().__init__(
+            pairs, len(pairs), config, identity=identity, unit="training pairs", sample_bytes=24 * height * width
+        )
 
 
 def _nearest(side: int, patch: int) -> int:

@@ -94,12 +94,12 @@ class TrainModule(pl.LightningModule):
 
     def step_seed(self, batch_idx: int) -> int:
         """The seed of a micro-batch: what is random in a step depends on the step alone, not on what came before."""
-        micro_batch = batch_idx % self.config.accumulate
+        micro_batch = batch_idx % self.config.micro_batches
         return mixed_seed(self.config.seed, self.trainer.global_step, self.global_rank, micro_batch)
 
     def note(self, batch: Mapping[str, Tensor], **numbers: Tensor) -> None:
         """Keep the numbers of a micro-batch (`loss` among them), and how many samples stand in for unreadable ones."""
-        skipped = batch["skipped"].sum() * self.config.accumulate * self.trainer.world_size
+        skipped = batch["skipped"].sum() * self.config.micro_batches * self.trainer.world_size
         parts = {**numbers, "skipped": skipped}
         self._parts.append({name: value.detach().float() for name, value in parts.items()})
 
@@ -144,7 +144,7 @@ class TrainModule(pl.LightningModule):
         learning_rate = optim.learning_rate_at(
             self.trainer.global_step,
             data.total_steps,
-            round(config.warmup * data.steps_per_epoch),
+            round(config.warmup(data.total_steps / data.steps_per_epoch) * data.steps_per_epoch),
             peak=optim.scaled_lr(config.base_lr, config.global_batch_size),
             minimum=config.min_lr,
         )

@@ -10,7 +10,6 @@ import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,8 @@ from torch.optim import Optimizer
 
 from videomac.errors import UserError
 from videomac.models import ema
-from videomac.models.checkpoint import load_backbone, load_videomac, save_backbone
+from videomac.models.checkpoint import load_videomac, mismatch, save_backbone
+from videomac.models.resolve import find_weights, resolve
 from videomac.models.videomac import VideoMAC, VideoMACOutput
 from videomac.reconstruction.pairs import MaskedPairs, ReconstructedPairs
 from videomac.train import optim
@@ -27,8 +27,9 @@ from videomac.train.callbacks import Throughput
 from videomac.train.config import PretrainConfig
 from videomac.train.data import PretrainingData
 from videomac.train.module import TrainModule
+from videomac.train.plan import settle_micro_batches
 from videomac.train.plots import LOSSES, loss_curves
-from videomac.train.trainer import build_run, fit, is_first_process, prepare_folder
+from videomac.train.trainer import build_run, fit, is_first_process, prepare_folder, require_out_dir
 from videomac.train.validation import ReconstructionPreview, load_held_out
 from videomac.utils.run_dir import read_rows, table, write_metrics
 
@@ -100,12 +101,15 @@ def pretrain(**options: Any) -> dict[str, Any]:
 def run(config: PretrainConfig) -> dict[str, Any]:
     """Run one pre-training; see `pretrain`."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    if is_first_process():
+        require_out_dir(config, RUN_FILES)
     model = build_model(config)
     data = PretrainingData(config, model)
-    if is_first_process():
-        prepare_folder(config, data, RUN_FILES)
+    settle_micro_batches(config, model, data)
     preview = ReconstructionPreview(model, _held_out(config, data, model))
     session = build_run(config, data, preview, COLUMNS, title="pre-training")
+    if is_first_process():
+        prepare_folder(config, data, RUN_FILES)
     if not fit(config, session, Pretraining(model, config, data)):
         return {}
     metrics = finish(config, data, model, session.throughput, preview.result)
@@ -138,19 +142,36 @@ def build_model(config: PretrainConfig) -> VideoMAC:
     return model
 
 
-def _take_weights(model: VideoMAC, path: Path) -> None:
-    exported = (path / "config.json").is_file()
-    try:
-        if exported:
-            for network in (model.online, model.target):
-                network.encoder.backbone.load_state_dict(load_backbone(path).state_dict())
-        else:
-            model.load_state_dict(load_videomac(path).state_dict())
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"init_from {path} holds another network than backbone and decoder ask for: {reason}"
-        ) from error
+def _take_weights(model: VideoMAC, source: str) -> None:
+    """Fill a model with weights: all of it from a pre-training, both encoders from a backbone alone."""
+    path = find_weights(source)
+    if path is not None and not (path / "config.json").is_file():
+        given = load_videomac(path)
+        _require_same(model.arguments, given.arguments, source)
+        model.load_state_dict(given.state_dict())
+        return
+    with torch.random.fork_rng(devices=[]):
+        backbone, _ = resolve(source, pretrained=True)
+    for network in (model.online, model.target):
+        own = network.encoder.backbone
+        if problem := mismatch(own, backbone.state_dict()):
+            theirs = getattr(backbone, "pretrained_cfg", {}).get("architecture", "another network")
+            raise UserError(f"init_from {source} holds {theirs}, not {model.arguments['backbone']}: {problem}")
+        own.load_state_dict(backbone.state_dict())
+
+
+def _require_same(asked: Mapping[str, Any], given: Mapping[str, Any], source: str) -> None:
+    """Refuse weights of a model of other shapes.
+
+    Raises:
+        UserError: names the first option that must be another one.
+    """
+    for key in ("backbone", "preset", "patch_size", "decoder_width", "decoder_depth"):
+        if asked[key] != given[key]:
+            raise UserError(
+                f"init_from {source} was made with {key} {given[key]}, not {asked[key]}: pass --{key} {given[key]}, or "
+                "start from its backbone/ alone"
+            )
 
 
 def _held_out(config: PretrainConfig, data: PretrainingData, model: VideoMAC) -> MaskedPairs | None:
@@ -187,8 +208,11 @@ def finish(
 
 def print_summary(config: PretrainConfig, data: PretrainingData, metrics: dict[str, Any]) -> None:
     """Say what came out, and what lies in the out folder."""
-    print(f"\n{config.backbone}, pre-trained for {config.epochs} epochs ({data.total_steps} steps):")
+    length = f"{data.total_steps:,} steps, {data.total_steps / data.steps_per_epoch:.3g} epochs"
+    print(f"\n{config.backbone}, pre-trained for {length}:")
     print(table([(key.replace("_", " "), value) for key, value in metrics.items()]))
+    if (warning := little_learned(metrics)) is not None:
+        print(f"\n{warning}")
     print(f"\nIn {config.out}:")
     made = [
         ("backbone/", "the weights, for timm.create_model('local-dir:...', pretrained=True)"),
@@ -198,3 +222,19 @@ def print_summary(config: PretrainConfig, data: PretrainingData, metrics: dict[s
     if "held_out_loss" in metrics:
         made.append(("reconstruction.png", "held-out pairs"))
     print(table(made))
+
+
+CLEARLY_BELOW = 0.95
+"""The held-out loss of a run that learned to reconstruct is at most this share of the flat-patch baseline."""
+
+
+def little_learned(metrics: Mapping[str, float]) -> str | None:
+    """A warning if the held-out loss is not clearly below the flat-patch baseline; it does not judge the features."""
+    loss, flat = metrics.get("held_out_loss"), metrics.get("held_out_zero_loss")
+    if loss is None or flat is None or loss <= CLEARLY_BELOW * flat:
+        return None
+    return (
+        f"The network has hardly learned to reconstruct: its held-out loss is {loss:.3f}, and painting every hidden "
+        f"patch in one flat tone costs {flat:.3f}.\nTrain longer (--steps, --epochs), or raise --base_lr; for a CPU or "
+        "little data take --recipe small. How good its features are, only an evaluation tells."
+    )

@@ -14,41 +14,66 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from videomac.config import TrainConfig, as_plain, changed_keys, save_config
+from videomac.config import TrainConfig, as_plain, changed_keys, read_config, save_config
 from videomac.data.loader import TrainingData
 from videomac.errors import UserError
-from videomac.train.callbacks import Bar, Checkpoints, GracefulStop, MetricsLogger, ProgressLines, Throughput
+from videomac.train.callbacks import (
+    Bar,
+    Checkpoints,
+    GracefulStop,
+    MetricsLogger,
+    ProgressLines,
+    Throughput,
+    TimeEstimate,
+)
 from videomac.train.module import TrainModule
 from videomac.utils.io import read_torch
-from videomac.utils.run_dir import prepare_out_dir
+from videomac.utils.run_dir import prepare_out_dir, require_unused
 
 
-def prepare_folder(config: TrainConfig, data: TrainingData, owned: Sequence[str]) -> None:
-    """Claim the out folder, or make sure that the run in it can be resumed; write the resolved config.
+def require_out_dir(config: TrainConfig, owned: Sequence[str]) -> None:
+    """Refuse an out folder that cannot be written into or resumed, before anything takes time.
+
+    A resumed run keeps its number of micro-batches where "auto" was asked for.
 
     Args:
         config: the options.
-        data: what the run is trained on.
-        owned: what such a run makes in its out folder, and all that `overwrite` deletes.
+        owned: what such a run makes in its out folder.
 
     Raises:
-        UserError: the folder holds a run, there is nothing to resume, or the run is finished or another one.
+        UserError: the folder holds a run, there is nothing to resume, or the run in it has other settings.
     """
     if not config.resume:
-        prepare_out_dir(config.out, owned, overwrite=config.overwrite)
-        save_config(config)
+        if not config.overwrite:
+            require_unused(config.out, owned)
         return
     checkpoint = last_checkpoint(config)
     if not checkpoint.exists():
         raise UserError(
             f"nothing to resume in {config.out}: there is no {checkpoint}; leave out --resume to start a run"
         )
+    if config.accumulate == "auto":
+        config.accumulate = read_config(config.out, config.command)["accumulate"]
     if changed := changed_keys(config, config.out):
         raise UserError(
             f"cannot resume {config.out} with other settings: {', '.join(changed)} differ from its config.yaml; "
             f"use `--config {config.out}/config.yaml --resume`, or another --out for a new run"
         )
-    state = read_torch(checkpoint)
+
+
+def prepare_folder(config: TrainConfig, data: TrainingData, owned: Sequence[str]) -> None:
+    """Take the out folder, deleting an old run if told to, or make sure that the data are those of the run in it.
+
+    Called when everything that can be refused has been: a mistake must not cost the old run.
+
+    Raises:
+        UserError: the folder holds a run, or the run in it is finished or was trained on other data.
+    """
+    if not config.resume:
+        prepare_out_dir(config.out, owned, overwrite=config.overwrite)
+        save_config(config)
+        return
+    state = read_torch(last_checkpoint(config))
     kind = next(iter(data.identity))
     if state["data"] != data.identity:
         raise UserError(
@@ -102,7 +127,7 @@ def build_run(config: TrainConfig, data: TrainingData, evaluation: Callback, col
     checkpoints = Checkpoints(config, metrics_logger)
     stop = GracefulStop(checkpoints)
     # The order matters: the numbers of a step are complete, then written, then vouched for by a checkpoint.
-    callbacks: list[Callback] = [evaluation, metrics_logger, checkpoints, stop]
+    callbacks: list[Callback] = [evaluation, metrics_logger, checkpoints, stop, TimeEstimate()]
     if config.trainer.get("enable_progress_bar", True):
         callbacks.append(Bar(throughput, title) if sys.stdout.isatty() else ProgressLines(throughput))
     arguments = {
@@ -111,7 +136,7 @@ def build_run(config: TrainConfig, data: TrainingData, evaluation: Callback, col
         "precision": config.precision,
         "devices": config.devices,
         "num_nodes": config.num_nodes,
-        "accumulate_grad_batches": config.accumulate,
+        "accumulate_grad_batches": config.micro_batches,
         "callbacks": [*callbacks, throughput],  # last, so that what the others do is not taken for waiting
         "logger": _loggers(config),
         "default_root_dir": config.out,
@@ -125,11 +150,11 @@ def build_run(config: TrainConfig, data: TrainingData, evaluation: Callback, col
         trainer = Trainer(**{**arguments, **config.trainer})
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"the trainer refuses its options: {' '.join(str(error).split())}") from error
-    shares = trainer.world_size * config.accumulate
+    shares = trainer.world_size * config.micro_batches
     if config.global_batch_size % shares:
         raise UserError(
             f"global_batch_size {config.global_batch_size} does not divide into {trainer.world_size} devices times "
-            f"{config.accumulate} micro-batches: make it a multiple of {shares}"
+            f"{config.micro_batches} micro-batches: make it a multiple of {shares}"
         )
     return Run(trainer, throughput, stop)
 

@@ -46,12 +46,12 @@ class ReconstructionPreview(StepCallback):
 
     def on_step(self, trainer: Trainer, module: TrainModule) -> None:
         """Evaluate and draw, on the first process."""
-        if self.held_out is None or trainer.global_step % module.data.steps_per_epoch:
+        if self.held_out is None or not module.data.ends_epoch(trainer.global_step):
             return
         if trainer.is_global_zero:
             self.result = reconstruct_pairs(self.model, self.held_out)
             module.add_numbers({"held_out_loss": self.result.loss, "held_out_zero_loss": self.result.zero_loss})
-            epoch = trainer.global_step // module.data.steps_per_epoch
+            epoch = -(-trainer.global_step // module.data.steps_per_epoch)
             self._publish(trainer, self._draw(module, f"epoch {epoch}"), module.config.out)
 
     def _draw(self, module: TrainModule, when: str) -> Image.Image:

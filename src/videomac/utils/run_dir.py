@@ -29,15 +29,28 @@ def prepare_out_dir(out: Path, owned: Sequence[str], *, overwrite: bool) -> None
     Raises:
         UserError: the folder holds a run already, or cannot be made.
     """
-    found = sorted({path for pattern in owned for path in out.glob(pattern)})
-    if found and not overwrite:
-        raise UserError(f"{out} already holds a run ({found[0].name}): choose another --out, or pass --overwrite")
-    for path in found:
+    if not overwrite:
+        require_unused(out, owned)
+    for path in _found(out, owned):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the out folder {out}: {error.strerror}") from error
+
+
+def require_unused(out: Path, owned: Sequence[str]) -> None:
+    """Refuse an out folder that holds a run already; for a look before a long preparation.
+
+    Raises:
+        UserError: it does.
+    """
+    if found := _found(out, owned):
+        raise UserError(f"{out} already holds a run ({found[0].name}): choose another --out, or pass --overwrite")
+
+
+def _found(out: Path, owned: Sequence[str]) -> list[Path]:
+    return sorted({path for pattern in owned for path in out.glob(pattern)})
 
 
 def write_metrics(out: Path, metrics: Mapping[str, Any]) -> None:
