@@ -18,8 +18,14 @@ from videomac import cli
 from videomac.classify.config import FinetuneConfig, ProbeConfig
 from videomac.train.config import PretrainConfig
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # which pytest brings along
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "videomac"
+TESTS = ROOT / "tests"
 PAGES = sorted(
     [
         *ROOT.glob("*.md"),
@@ -48,6 +54,40 @@ def test_importing_the_package_does_not_import_torch() -> None:
 def test_every_public_name_exists() -> None:
     for name in videomac.__all__:
         assert getattr(videomac, name) is not None
+
+
+# The tree -------------------------------------------------------------------------------------------------------------
+
+
+OF_NO_MODULE = {
+    *("test_house.py", "test_docs_commands.py", "test_docs_method.py", "test_examples.py"),  # of the repository
+    "sparse/test_engine.py",  # blocks against masked dense: all of the package's modules together
+}
+"""Tests that are of more than one module."""
+
+
+def test_tests_mirror_the_modules() -> None:
+    found = {file.relative_to(TESTS).as_posix() for file in TESTS.rglob("test_*.py")}
+    assert found >= OF_NO_MODULE
+    for name in found - OF_NO_MODULE:
+        assert (SOURCE / name.replace("test_", "", 1)).is_file(), f"tests/{name} is of no module"
+
+
+def test_no_file_is_longer_than_500_lines() -> None:
+    for file in (*SOURCE.rglob("*.py"), *TESTS.rglob("*.py")):
+        lines = file.read_text(encoding="utf-8").count("\n")
+        assert lines <= 500, f"{file.relative_to(ROOT)} has {lines} lines"
+
+
+def test_every_module_has_its_layer() -> None:
+    """Where import-linter is missing, this still tells of a new package that nobody has put into its place."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (contract,) = (contract for contract in settings["contracts"] if contract["type"] == "layers")
+    assert contract["exhaustive"]
+    layers = [name for layer in contract["layers"] for name in re.split(r" [|:] ", layer)]
+    modules = [path.stem for path in SOURCE.glob("*.py") if path.name != "__init__.py"]
+    packages = [path.parent.name for path in SOURCE.glob("*/__init__.py")]
+    assert sorted([*layers, *contract["exhaustive_ignores"]]) == sorted([*modules, *packages])
 
 
 # One version ----------------------------------------------------------------------------------------------------------
