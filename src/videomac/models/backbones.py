@@ -17,6 +17,7 @@ from timm.models.convnext import ConvNeXt
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
+from videomac.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from videomac.errors import UserError
 
 
@@ -68,8 +69,8 @@ def _cfg(first_conv: str, classifier: str, pool_size: tuple[int, int] = (7, 7)) 
         "pool_size": pool_size,
         "crop_pct": 0.875,
         "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
         "first_conv": first_conv,
         "classifier": classifier,
     }
