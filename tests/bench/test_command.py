@@ -10,10 +10,14 @@ import timm
 import torch
 from torch import nn
 
+import videomac
+from tests.train.runs import options
+from videomac.bench import command
 from videomac.bench.command import encoder_row, paired, peak_bytes, run
 from videomac.bench.config import BenchConfig
 from videomac.bench.roofline import Ceilings, roofline_by_stage, roofline_seconds
 from videomac.errors import UserError
+from videomac.train import optim
 
 CEILINGS = Ceilings(flops=1e9, bytes=1e12)
 
@@ -89,3 +93,47 @@ def test_a_device_that_is_not_there_is_said_before_anything_is_measured(tmp_path
     with pytest.raises(UserError, match="device 'cudda' cannot be used"):
         run(BenchConfig(out=tmp_path / "out", device="cudda"))
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_measured_is_what_is_trained(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory format, optimizer and precision of the step are a run's."""
+    seen: list[dict[str, object]] = []
+    made = optim.adamw
+
+    def looked_at(groups, config):
+        optimizer = made(groups, config)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        strides = {(tuple(p.shape), p.stride()) for p in parameters}
+        kept = {key: optimizer.defaults[key] for key in ("fused", "betas", "foreach", "capturable")}
+        decays = [group["weight_decay"] for group in optimizer.param_groups]
+        seen.append({"strides": strides, "decays": decays, "precision": config.precision, **kept})
+        return optimizer
+
+    monkeypatch.setattr(optim, "adamw", looked_at)
+    monkeypatch.setattr(command, "adamw", looked_at)
+    changed = {"decoder_width": 512, "precision": "bf16-mixed", "image_size": 64, "epochs": 1, "held_out": 0}
+    videomac.pretrain(**options(clips, tmp_path / "run", **changed))
+    config = BenchConfig(out=tmp_path / "bench", image_size=64, batch=2, rounds=1, precision="bf16-mixed")
+    list(command.step_rows("test_convnext", config, torch.device("cpu"), CEILINGS))
+    trained, measured = seen
+    assert trained == measured
+    assert any(stride[1] == 1 for shape, stride in measured["strides"] if len(shape) == 4 and min(shape[1:3]) > 1)
+
+
+def test_a_row_that_cannot_be_measured_does_not_cost_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = command.encoder_row
+
+    def broken(name, *arguments):
+        if name == "test_resnet":
+            raise RuntimeError("CUDA error: an illegal memory access\nwas encountered")
+        return plain(name, *arguments)
+
+    monkeypatch.setattr(command, "encoder_row", broken)
+    names = ["test_convnext", "test_resnet", "test_efficientnet"]
+    config = BenchConfig(out=tmp_path, backbones=names, steps=[], image_size=64, batch=2, rounds=1, device="cpu")
+    result = run(config)
+    assert [row["what"] for row in result["rows"]][:3] == names
+    assert "not measured: RuntimeError: CUDA error: an illegal memory access was" in capsys.readouterr().out
+    assert "not measured" in (tmp_path / "table.md").read_text()

@@ -23,14 +23,16 @@ from videomac.bench.config import BenchConfig
 from videomac.bench.roofline import Ceilings, measure_ceilings, roofline_seconds
 from videomac.config import save_config
 from videomac.data.synthetic import moving_shapes
+from videomac.errors import UserError
 from videomac.models.backbones import create_backbone
 from videomac.models.encoder import SparseEncoder
 from videomac.models.masking import random_mask
 from videomac.models.videomac import VideoMAC
 from videomac.train.config import PretrainConfig
 from videomac.train.data import PretrainingData
-from videomac.train.optim import parameter_groups
-from videomac.utils.device import pick_device
+from videomac.train.optim import adamw, parameter_groups, refuse_unless_finite
+from videomac.train.pretrain import build_model
+from videomac.utils.device import autocast, pick_device
 from videomac.utils.run_dir import prepare_out_dir, write_metrics
 from videomac.utils.video_writer import write_frames
 
@@ -110,11 +112,23 @@ def machine(config: BenchConfig, device: torch.device, ceilings: Ceilings) -> st
 
 
 def _rows(config: BenchConfig, device: torch.device, ceilings: Ceilings) -> Iterator[Row]:
+    """All rows; one that cannot be measured says why and does not cost the others."""
     for name in config.backbones:
-        yield encoder_row(name, config, device, ceilings)
+        yield from _or_reason(name, encoder_row, name, config, device, ceilings)
     for name in config.steps:
-        yield from step_rows(name, config, device, ceilings)
-    yield loader_row(config)
+        yield from _or_reason(f"{name}, whole step", step_rows, name, config, device, ceilings)
+    yield from _or_reason("reading pairs", loader_row, config)
+
+
+def _or_reason(what: str, measure: Callable[..., Row | Iterator[Row]], *arguments: Any) -> Iterator[Row]:
+    try:
+        rows = measure(*arguments)
+        yield from [rows] if isinstance(rows, Row) else rows
+    except UserError:
+        raise
+    except Exception as error:  # a table with a gap is worth more than none
+        reason = " ".join(str(error).split())[:120]
+        yield Row(what, {}, {}, {}, note=f"not measured: {type(error).__name__}: {reason}")
 
 
 def encoder_row(name: str, config: BenchConfig, device: torch.device, ceilings: Ceilings) -> Row:
@@ -137,7 +151,7 @@ def encoder_row(name: str, config: BenchConfig, device: torch.device, ceilings: 
 
     def step(kind: str) -> None:
         modules[kind].zero_grad()
-        with torch.autocast(device.type, _dtype(config), enabled=_dtype(config) != torch.float32):
+        with autocast(config.precision, device):
             features = runs[kind]()
         torch.autograd.backward(features.sum())
 
@@ -155,21 +169,29 @@ def encoder_row(name: str, config: BenchConfig, device: torch.device, ceilings: 
     return Row(name, {kind: statistics.median(t) for kind, t in times.items()}, ratios, memory, roofline)
 
 
+def run_config(name: str, config: BenchConfig) -> PretrainConfig:
+    """The options of a pre-training whose step is measured."""
+    return PretrainConfig(
+        data=Path("clips"), backbone=name, out=Path("out"), image_size=config.image_size, mask_ratio=config.mask_ratio,
+        global_batch_size=config.batch, precision=config.precision, seed=config.seed,
+    )  # fmt: skip
+
+
 def step_rows(name: str, config: BenchConfig, device: torch.device, ceilings: Ceilings) -> Iterator[Row]:
     """One whole optimizer step on data that is on the device already; then the target's moving average alone."""
-    torch.manual_seed(config.seed)
-    model = VideoMAC(name, mask_ratio=config.mask_ratio).to(device)
-    groups: list[Any] = [*parameter_groups(model, 0.05)]
-    optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), fused=device.type == "cuda")
+    run = run_config(name, config)
+    model = build_model(run).to(device)
+    optimizer = adamw(parameter_groups(model, run.weight_decay), run)
     pair = torch.randn(config.batch, 2, 3, config.image_size, config.image_size, device=device)
     mask = model.sample_mask(config.batch, (config.image_size, config.image_size))
     encoder = model.online.encoder
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast(device.type, _dtype(config), enabled=_dtype(config) != torch.float32):
+        with autocast(config.precision, device):
             loss = model(pair, mask).loss
         loss.backward()
+        refuse_unless_finite(optimizer, loss.detach(), None)
         optimizer.step()
         model.update_target(0.996)
 

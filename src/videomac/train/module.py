@@ -123,16 +123,11 @@ class TrainModule(pl.LightningModule):
         """
         self._gather()
         assert self._means is not None
-        bad = ~torch.isfinite(self._means[self._names.index("loss")])
-        plugin = self.trainer.precision_plugin
-        if not isinstance(plugin, MixedPrecision) or plugin.scaler is None:
-            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            bad = bad | ~torch.stack(torch._foreach_norm(gradients)).isfinite().all()
-        self._refused = bad if self._refused is None else self._refused | bad
-        self._means = torch.cat([self._means, self._refused.to(self._means)[None]])
+        loss, plugin = self._means[self._names.index("loss")], self.trainer.precision_plugin
+        scaled = isinstance(plugin, MixedPrecision) and plugin.scaler is not None
+        self._refused = optim.refuse_unless_finite(optimizer, loss, self._refused, look_at_gradients=not scaled)
+        self._means = torch.cat([self._means, self._refused[None].to(self._means)])
         self._names.append(REFUSED)
-        optimizer.found_inf = self._refused.float()  # type: ignore[attr-defined]  # read by fused optimizers
-        optimizer.grad_scale = None  # type: ignore[attr-defined]
 
     def follow_weights(self, step: int) -> dict[str, float]:
         """Move what follows the weights after optimizer step `step` (from 0); return numbers known without reading."""

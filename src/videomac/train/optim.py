@@ -10,10 +10,12 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
 
+import torch
+from jaxtyping import Float
 from timm.models import group_parameters
 from timm.models.convnext import ConvNeXt
-from torch import nn
-from torch.optim import AdamW
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
 from videomac.config import TrainConfig
 
@@ -52,6 +54,32 @@ def adamw(groups: Sequence[ParameterGroup], config: TrainConfig) -> AdamW:
     if config.precision != "16-mixed":  # nothing is scaled, so gradients may be clipped
         optimizer._step_supports_amp_scaling = False
     return optimizer
+
+
+def refuse_unless_finite(
+    optimizer: Optimizer, loss: Float[Tensor, ""], refused: Float[Tensor, ""] | None, *, look_at_gradients: bool = True
+) -> Float[Tensor, ""]:
+    """Let a fused optimizer leave all weights alone if something is NaN or infinite, without asking the device.
+
+    Call it between backward and `optimizer.step()`.
+
+    Args:
+        optimizer: of `adamw`.
+        loss: of the step.
+        refused: what this returned in the step before; a run in which one step is refused refuses all that follow.
+        look_at_gradients: not where a gradient scaler does.
+
+    Returns:
+        1 if the step is refused, else 0; on the device.
+    """
+    bad = ~loss.isfinite()
+    if look_at_gradients:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        bad = bad | ~torch.stack(torch._foreach_norm(gradients)).isfinite().all()
+    now = bad.float() if refused is None else torch.maximum(refused, bad.float())
+    optimizer.found_inf = now  # type: ignore[attr-defined]
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
+    return now
 
 
 def scaled_lr(base_lr: float, global_batch_size: int) -> float:

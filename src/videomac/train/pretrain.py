@@ -139,7 +139,8 @@ def build_model(config: PretrainConfig) -> VideoMAC:
         raise UserError(f"backbone {config.backbone}: {error}") from error
     if config.init_from is not None and not config.resume:
         _take_weights(model, config.init_from)
-    return model
+    # Convolutions read their weights as rows of a matrix, in this order.
+    return model.to(memory_format=torch.channels_last)
 
 
 def _take_weights(model: VideoMAC, source: str) -> None:
