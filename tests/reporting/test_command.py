@@ -23,22 +23,12 @@ from videomac.reporting.reading import read_part
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A short run and its evaluation."""
-    from videomac.data.synthetic import moving_shapes
-    from videomac.utils.video_writer import write_video
-
     root = tmp_path_factory.mktemp("report")
-    (root / "clips").mkdir()
-    for number in range(3):
-        write_video(root / "clips" / f"{number}.mp4", moving_shapes(24, (64, 96), seed=number)[0])
-    videomac.pretrain(
-        data=root / "clips", backbone="test_convnext", out=root / "run", image_size=64, epochs=3, global_batch_size=16,
-        decoder_width=8, held_out=2, workers=0, trainer={"accelerator": "cpu"},
-    )  # fmt: skip
     write_davis(root / "davis", {f"scene{n}": scene(6, (64, 96), 2, seed=n) for n in range(3)})
-    videomac.evaluate.davis(root / "run", data=root / "davis", out=root / "eval", size="64x96", stride=16, topk=3)
-    return {"run": root / "run", "eval": root / "eval", "davis": root / "davis"}
+    videomac.evaluate.davis(small_run, data=root / "davis", out=root / "eval", size="64x96", stride=16, topk=3)
+    return {"run": small_run, "eval": root / "eval", "davis": root / "davis"}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +45,7 @@ def test_the_page_holds_what_the_folders_hold(page: Path, folders: dict[str, Pat
     for stated in (
         f"<b>{metrics['held_out_loss']:.4g}</b>",
         f"<b>{100 * numbers['J&F-Mean']:.1f}</b>",
-        "scene0_1", "scene2_2", "<th scope=\"row\">mask_ratio</th><td>0.75</td>", environment["torch"],
+        "scene0_1", "scene2_2", "<th scope=\"row\">mask_ratio</th><td>0.5</td>", environment["torch"],
         "2 of 3 videos are shown",
     ):  # fmt: skip
         assert stated in text, stated
@@ -120,7 +110,7 @@ def test_where_weights_are_from_becomes_options(
 def test_the_command_of_a_run_reads_its_config(folders: dict[str, Path]) -> None:
     words = shlex.split(read_part(folders["run"], 0).command)
     config = cli.parse(words[1], words[2:])
-    assert config.size == (64, 64) and config.epochs == 3 and config.out == Path("NEW")
+    assert config.size == (64, 64) and config.epochs == 2 and config.out == Path("NEW")
 
 
 def test_a_run_that_has_not_finished_is_shown_as_far_as_it_got(folders: dict[str, Path], tmp_path: Path) -> None:
