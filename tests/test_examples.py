@@ -15,6 +15,7 @@ from videomac.models.checkpoint import load_backbone, save_backbone
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # two workers, where there may be one core
 def test_the_plain_loop_gives_the_numbers_of_the_command(clips, tmp_path):
     spec = importlib.util.spec_from_file_location("plain_pytorch", EXAMPLES / "plain_pytorch.py")
     example = importlib.util.module_from_spec(spec)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from videomac.data.loader import PairSampler
+from videomac.data.loader import PairSampler, QuietLoader
 from videomac.errors import UserError
 
 Key = tuple[int, int]
@@ -98,3 +98,8 @@ def test_too_few_pairs_and_uneven_batches_are_user_errors() -> None:
     with pytest.raises(ValueError, match="rank"):
         PairSampler(100, global_batch_size=10, rank=2, world_size=2)
     assert len(PairSampler(32, global_batch_size=32)) == 1
+
+
+def test_more_workers_than_cores_are_nobodys_business() -> None:
+    """PyTorch would warn, and here a warning is an error; no worker starts before the first batch is asked for."""
+    assert QuietLoader(list(range(4)), num_workers=10_000).num_workers == 10_000

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from tests.data.sample_videos import Numbers
 from videomac.data import FramePairs, PairSampler, PairTransform, Video, cache_in_memory, find_videos
+from videomac.data.loader import QuietLoader
 from videomac.data.synthetic import moving_shapes
 from videomac.errors import UserError
 from videomac.models.masking import MaskSampler
@@ -101,7 +102,7 @@ def test_memory_gives_the_same_samples(clips: Path) -> None:
 
 
 def loaded(pairs: FramePairs, sampler: PairSampler, epochs: Sequence[int], **options: object) -> Iterator[dict]:
-    loader = DataLoader(pairs, batch_sampler=sampler, **options)
+    loader = QuietLoader(pairs, batch_sampler=sampler, **options)
     for epoch in epochs:
         sampler.set_epoch(epoch)
         yield from loader

@@ -14,12 +14,12 @@ from jaxtyping import Float
 from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 from torchvision.datasets import ImageFolder
 
 from videomac.classify.config import FinetuneConfig
 from videomac.classify.network import Network
-from videomac.data.loader import TrainingData, leave_signals_to_the_main_process
+from videomac.data.loader import QuietLoader, TrainingData, leave_signals_to_the_main_process
 from videomac.errors import UserError
 from videomac.utils.seeding import mixed_seed, seeded
 
@@ -209,7 +209,7 @@ def train_transform(config: FinetuneConfig, network: Network) -> Any:
 
 def eval_loader(dataset: EvalImages, *, batch_size: int, workers: int, rank: int = 0, world_size: int = 1) -> Any:
     """Every image once, over all processes together, in their order."""
-    return DataLoader(
+    return QuietLoader(
         Subset(dataset, range(rank, len(dataset), world_size)),
         batch_size=batch_size,
         num_workers=workers,

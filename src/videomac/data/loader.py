@@ -226,7 +226,14 @@ class WholeRun:
         return self.length
 
 
-class ResumableLoader(DataLoader[Any]):
+class QuietLoader(DataLoader[Any]):
+    """A loader that takes the number of workers as it is given."""
+
+    def check_worker_number_rationality(self) -> None:
+        """Leave out PyTorch's advice to take no more workers than cores: whoever asks for more knows why."""
+
+
+class ResumableLoader(QuietLoader):
     """A loader without a state of its own: where it starts follows from the trainer's step.
 
     The two methods tell the trainer that resuming in the middle is intended.
