@@ -167,6 +167,26 @@ def test_the_golden_file_is_what_its_script_computes() -> None:
     assert make_metrics.compute() == SMALL
 
 
+@pytest.mark.parametrize("radius", [1, 2, 63, 64, 65, 70, 100, 130, 200])
+def test_a_tolerance_in_pixels_reaches_as_far_as_it_says(radius: int) -> None:
+    rng = np.random.default_rng(radius)
+    points = rng.integers(0, (60, 400), (2, 2, 2))  # two single pixels in each mask
+    offsets = np.array([[0, radius], [0, radius + 1], [0, radius // 2], [0, radius - 1]])  # and some at its very limit
+    pairs = [(points[0], points[1]), *((np.array([[30, 150]]), np.array([[30, 150]]) + offset) for offset in offsets)]
+    for prediction, truth in pairs:
+        masks = np.zeros((2, 60, 400), dtype=bool)
+        for mask, pixels in zip(masks, (prediction, truth), strict=True):
+            mask[tuple(pixels.T)] = True
+        edges = [sorted(make_metrics.contour(mask)) for mask in masks]
+        near = [
+            np.mean([any(math.dist(pixel, other) <= radius for other in edges[1 - side]) for pixel in edges[side]])
+            for side in (0, 1)
+        ]
+        expected = 2 * near[0] * near[1] / sum(near) if sum(near) else 0
+        assert float(metrics.boundary_f(masks[0], masks[1], tolerance=radius)) == pytest.approx(expected, abs=1e-12)
+    assert metrics.boundary_f(masks[0], masks[1], tolerance=radius + 0.9) == pytest.approx(expected)  # rounded down
+
+
 def test_batches_and_tensors() -> None:
     rng = np.random.default_rng(0)
     prediction, truth = (rng.random((2, 3, 20, 30)) > 0.5 for _ in range(2))
@@ -186,6 +206,8 @@ def test_misuse_is_refused() -> None:
         metrics.jaccard(mask.astype(np.int64), mask)
     with pytest.raises(ValueError, match="same shape"):
         metrics.boundary_f(mask, mask[:2])
+    with pytest.raises(ValueError, match="same shape"):
+        metrics.jaccard(mask[0], mask[0])
     with pytest.raises(ValueError, match="no frame was scored"):
         metrics.statistics([])
     with pytest.raises(ValueError, match="tolerance"):
@@ -210,8 +232,16 @@ def test_mean_iou_equals_counting_pixel_by_pixel() -> None:
             scores.append(hits / either)
     assert len(scores) == 6  # class 5 is never predicted and scores 0; classes 6 to 19 occur nowhere
     assert metrics.mean_iou(matrix) == pytest.approx(sum(scores) / len(scores), abs=1e-15)
-    with pytest.raises(ValueError, match="0 to 19"):
-        metrics.confusion_matrix(np.array([[20]]), np.array([[0]]))
+    for class_ in (20, -1):
+        with pytest.raises(ValueError, match="0 to 19"):
+            metrics.confusion_matrix(np.array([[class_]]), np.array([[0]]))
+
+
+def test_a_class_of_one_pixel_counts_and_pixels_of_no_class_do_not() -> None:
+    matrix = metrics.confusion_matrix(np.array([[0, 1, 2, 3]]), np.array([[0, 1, -1, 20]]), num_classes=20)
+    assert matrix.sum() == 2 and metrics.class_iou(matrix)[:2].tolist() == [1, 1]
+    assert metrics.mean_iou(matrix) == 1
+    assert math.isnan(metrics.mean_iou(np.zeros((20, 20), dtype=np.int64)))
 
 
 def slow_pck(videos: list[tuple[np.ndarray, np.ndarray]], threshold: float) -> float:
@@ -244,6 +274,17 @@ def test_pck_equals_counting_joint_by_joint() -> None:
     stacked = np.concatenate([metrics.keypoint_distances(p[1:], t[1:], p[1:, :, 0] >= 0) for p, t in videos])
     for threshold in metrics.PCK_THRESHOLDS:
         assert metrics.pck(stacked, threshold) == pytest.approx(slow_pck(videos, threshold), abs=1e-12)
+
+
+def test_a_distance_that_equals_the_threshold_is_correct() -> None:
+    truth = np.array([[[10.0, 10.0], [13.0, 14.0]]])  # a box of diagonal 5, so a size of 3
+    prediction = truth + np.array([[[1.5, 0.0], [0.0, 0.3]]])
+    distances = metrics.keypoint_distances(prediction, truth, np.ones((1, 2), dtype=bool))
+    assert distances[0].tolist() == pytest.approx([0.5, 0.1])
+    assert [metrics.pck(distances, threshold) for threshold in (0.49, 0.5, 0.05)] == [0.5, 1, 0]  # of joints seen once
+    assert metrics.PCK_THRESHOLDS == (0.1, 0.2, 0.3, 0.4, 0.5)
+    small = metrics.keypoint_distances(prediction / 10, truth / 10, np.ones((1, 2), dtype=bool))
+    assert small == pytest.approx(distances)
 
 
 def test_one_visible_joint_counts_as_right_only_when_it_is_exact() -> None:
