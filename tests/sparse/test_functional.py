@@ -140,7 +140,7 @@ def test_windows_hand_gradients_back(size: int, halo: Halo) -> None:
     blocks = layout()
     rows = torch.randn(len(blocks) * size * size, 4, dtype=torch.float64, requires_grad=True)
     table = blocks.window_table(size, halo)
-    windows = Windows.apply(rows, 0.0, table, blocks.window_inverse(size, halo))
+    windows = Windows.apply(rows, 0.0, table, blocks.window_inverse(size, halo), blocks.nowhere(table, halo))
     plain = torch.cat([rows, rows.new_zeros(1, 4)])[table]
     handed = torch.randn_like(plain)
     assert torch.equal(windows, plain)
@@ -178,10 +178,11 @@ def test_fused_kernels(size: int, channels: int, kernel: int, bias: bool, dtype:
     exact.backward(gradient.double())
     rows, gradient, weight, offset, table = (t.to(device) for t in (rows, gradient, weight, offset, table))
     output = kernels.depthwise(rows, weight, offset if bias else None, table)
-    of_rows = kernels.depthwise(gradient, weight.flip(2, 3), None, table)
+    of_rows = kernels.depthwise(gradient, weight, None, table, turned=True)
     of_weight = kernels.depthwise_weight_gradient(rows, gradient, weight, table)
+    assert output.dtype == of_rows.dtype == dtype
+    assert of_weight.dtype == torch.float32
     for ours, truth in ((output, exact), (of_rows, exact_rows.grad), (of_weight, exact_weight.grad)):
-        assert ours.dtype == dtype
         assert (ours.cpu().double() - truth).abs().max() <= tolerance * truth.abs().max()
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from videomac.models.decoder import Decoder
 from videomac.models.encoder import SparseEncoder
+from videomac.sparse import Layout
 
 
 class MaskedAutoencoder(nn.Module):
@@ -25,10 +26,11 @@ class MaskedAutoencoder(nn.Module):
         self.decoder = decoder
 
     def forward(
-        self, frames: Float[Tensor, "batch 3 height width"], mask: Bool[Tensor, "batch rows columns"]
+        self, frames: Float[Tensor, "batch 3 height width"], mask: Bool[Tensor, "batch rows columns"] | Layout
     ) -> Float[Tensor, "batch patches values"]:
         """Reconstruct frames from their visible patches: `[B, rows * columns, patch * patch * 3]`."""
-        prediction: Tensor = self.decoder(self.encoder(frames, mask), mask.to(frames.device))
+        hidden = mask.to(frames.device) if isinstance(mask, Tensor) else mask.mask
+        prediction: Tensor = self.decoder(self.encoder(frames, mask), hidden)
         return prediction
 
 

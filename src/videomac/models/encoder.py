@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal, cast
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from videomac.errors import UserError
 from videomac.models.backbones import create_backbone
-from videomac.sparse import Blocks, LayerReport, LayoutSlot, MaskedCanvas, audit, convert
+from videomac.sparse import Blocks, LayerReport, Layout, LayoutSlot, MaskedCanvas, audit, convert
+from videomac.sparse.blocks import TableName
 
 Mode = Literal["auto", "blocks", "masked"]
 
@@ -26,8 +28,8 @@ class SparseEncoder(nn.Module):
         backbone: a timm name, or a network with timm's `forward_features`, which is used in place: its layers become
             block-aware, its parameters and state-dict keys stay.
         mode: "blocks" computes visible patches only; "masked" computes the whole frame and hides cells before every
-            layer
-            that mixes positions (the reference, and the fallback); "auto" takes blocks wherever the network allows it.
+            layer that mixes positions (the reference, and the fallback); "auto" takes blocks wherever the network
+            allows it.
 
     Attributes:
         backbone: the network.
@@ -62,6 +64,7 @@ class SparseEncoder(nn.Module):
         self.layers: list[LayerReport] = examined.layers
         self.backbone = network
         self._slot: LayoutSlot = convert(network)[0]
+        self._table_names: dict[tuple[int, int, int, int], list[TableName]] = {}
         for parameter_name, parameter in network.named_parameters():
             # DDP must not wait for gradients of a head that pre-training never reaches.
             if parameter_name in examined.unreached:
@@ -70,14 +73,14 @@ class SparseEncoder(nn.Module):
     def forward(
         self,
         frames: Float[Tensor, "batch channels height width"],
-        mask: Bool[Tensor, "batch rows columns"] | None = None,
+        mask: Bool[Tensor, "batch rows columns"] | Layout | None = None,
     ) -> Float[Tensor, "batch features h w"]:
         """Features of the frames.
 
         Args:
             frames: `[B, 3, H, W]`; what hidden patches hold is never read, not even NaN.
             mask: True = hidden; its grid divides the frame into square patches, a multiple of the stride wide. On any
-                device.
+                device. Or what `layout` or `prepare` made of it.
 
         Returns:
             `[B, C, H/stride, W/stride]`: timm's `forward_features`; exactly 0 where hidden.
@@ -87,15 +90,58 @@ class SparseEncoder(nn.Module):
         """
         if mask is None:
             return self._features(frames)
-        self._check(frames, mask)
-        if self.mode == "blocks":
-            blocks = Blocks(mask, device=frames.device)
-            return blocks.unpack(self._run(blocks.pack(frames), blocks))
-        canvas = MaskedCanvas(mask, device=frames.device)
-        visible_frames = canvas.hide(frames).contiguous(memory_format=torch.channels_last)
-        return canvas.hide(self._run(visible_frames, canvas))
+        self._check(frames, mask if isinstance(mask, Tensor) else mask.mask)
+        layout = self.layout(mask, frames.device) if isinstance(mask, Tensor) else mask
+        if isinstance(layout, Blocks):
+            return layout.unpack(self._run(layout.pack(frames), layout))
+        visible_frames = layout.hide(frames).contiguous(memory_format=torch.channels_last)
+        return layout.hide(self._run(visible_frames, layout))
 
-    def _run(self, x: Tensor, layout: Blocks | MaskedCanvas) -> Tensor:
+    def layout(self, mask: Bool[Tensor, "batch rows columns"], device: torch.device | None = None) -> Layout:
+        """Where a mask's visible patches lie; index tables are made when a layer first asks, and kept.
+
+        Encoders of one kind (the online and the target network) can share it.
+
+        Args:
+            mask: True = hidden.
+            device: that of the frames; None: the mask's.
+
+        Raises:
+            ValueError: the mask shows too little (see `Blocks`).
+        """
+        return Blocks(mask, device) if self.mode == "blocks" else MaskedCanvas(mask, device)
+
+    def prepare(
+        self, mask: Bool[Tensor, "batch rows columns"], patch_size: int, device: torch.device | None = None
+    ) -> Layout:
+        """`layout` with all its index tables: `torch.compile(encoder)(frames, prepared)` is one graph for all masks.
+
+        The first mask of a kind costs a forward pass of one frame, on a copy of the network, that shows which tables
+        the layers ask for.
+
+        Args:
+            mask: True = hidden.
+            patch_size: pixels per patch.
+            device: that of the frames; None: the mask's.
+
+        Raises:
+            ValueError: the mask shows too little (see `Blocks`).
+        """
+        layout = self.layout(mask, device)
+        if isinstance(layout, Blocks):
+            kind = (layout.rows, layout.columns, layout.visible_per_sample, patch_size)
+            if kind not in self._table_names:
+                self._table_names[kind] = self._find_table_names(mask[:1].cpu(), patch_size)
+            layout.make_tables(self._table_names[kind])
+        return layout
+
+    def _find_table_names(self, mask: Tensor, patch_size: int) -> list[TableName]:
+        trial, blocks = copy.deepcopy(self).cpu().float().eval(), Blocks(mask)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            trial(torch.zeros(1, 3, blocks.rows * patch_size, blocks.columns * patch_size), blocks)
+        return list(blocks.tables)
+
+    def _run(self, x: Tensor, layout: Layout) -> Tensor:
         self._slot.layout = layout
         try:
             return self._features(x)

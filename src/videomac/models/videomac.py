@@ -7,10 +7,10 @@ reconstructions must agree (Eq. 2). docs/method.md maps every equation to a func
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,7 +23,7 @@ from videomac.models.backbones import create_backbone
 from videomac.models.decoder import Decoder
 from videomac.models.encoder import SparseEncoder
 from videomac.models.masking import MaskSampler
-from videomac.sparse import upsample_mask
+from videomac.sparse import Layout, upsample_mask
 
 
 @dataclass
@@ -49,6 +49,13 @@ class VideoMACOutput:
     """Patches of frame b, by the target network."""
     feature_std: Tensor
     """Collapse watch: standard deviation of the online features over samples and visible cells, mean over channels."""
+
+
+class PreparedMask(NamedTuple):
+    """The layouts of the masks of frames a and b: one object where both lose the same patches (`VideoMAC.prepare`)."""
+
+    a: Layout
+    b: Layout
 
 
 class VideoMAC(nn.Module):
@@ -128,31 +135,32 @@ class VideoMAC(nn.Module):
     def forward(
         self,
         pair: Float[Tensor, "batch 2 3 height width"],
-        mask: Bool[Tensor, "batch *frame rows columns"] | None = None,
+        mask: Bool[Tensor, "batch *frame rows columns"] | PreparedMask | None = None,
     ) -> VideoMACOutput:
         """Hide, encode, reconstruct, compare.
 
         Args:
             pair: two frames of a video, ImageNet-normalised.
             mask: True = hidden; `[B, rows, columns]` for both frames, or one for each, `[B, 2, rows, columns]`, as
-                `sample_mask` makes them, on any device. None: a new one from torch's global random state.
+                `sample_mask` makes them, on any device; or what `prepare` made of it. None: a new one from torch's
+                global random state.
 
         Raises:
             ValueError: shapes that do not fit, a mask of another patch size or that hides nothing.
         """
         if mask is None:
             mask = self.sample_mask(len(pair), (pair.shape[-2], pair.shape[-1]))
-        self._check(pair, mask)
+        if isinstance(mask, Tensor):
+            self._check(pair, mask)
+            mask = self._lay_out(mask, lambda one: self.online.encoder.layout(one, pair.device))
         frame_a, frame_b = pair.unbind(1)
-        mask_a, mask_b = (mask, mask) if mask.ndim == 3 else mask.unbind(1)
-        # The encoder reads the mask on the host: one that comes on the CPU costs no synchronisation with the GPU.
-        hidden_a, hidden_b = mask_a.to(pair.device), mask_b.to(pair.device)
+        hidden_a, hidden_b = mask.a.mask, mask.b.mask
 
-        features = self.online.encoder(frame_a, mask_a)
+        features = self.online.encoder(frame_a, mask.a)
         online_prediction = self.online.decoder(features, hidden_a)
         with torch.no_grad():
-            target_prediction = self.target(frame_b, mask_b)
-        prediction_b = self.online(frame_b, mask_b) if self.target_gradient else target_prediction
+            target_prediction = self.target(frame_b, mask.b)
+        prediction_b = self.online(frame_b, mask.b) if self.target_gradient else target_prediction
 
         online_loss = losses.reconstruction_loss(online_prediction, self.reconstruction_target(frame_a), hidden_a)
         target_loss = losses.reconstruction_loss(prediction_b, self.reconstruction_target(frame_b), hidden_b)
@@ -162,7 +170,7 @@ class VideoMAC(nn.Module):
             online_loss=online_loss,
             target_loss=target_loss,
             consistency_loss=consistency_loss,
-            mask=mask.to(pair.device),
+            mask=hidden_a if mask.a is mask.b else torch.stack([hidden_a, hidden_b], dim=1),
             online_prediction=online_prediction,
             target_prediction=target_prediction,
             feature_std=feature_std(features.detach(), hidden_a),
@@ -181,6 +189,21 @@ class VideoMAC(nn.Module):
             raise ValueError(f"frames of {height}x{width} pixels do not divide into patches of {self.patch_size}")
         grid = (height // self.patch_size, width // self.patch_size)
         return MaskSampler(grid, self.mask_ratio, self.symmetric)(batch, generator)
+
+    def prepare(
+        self, mask: Bool[Tensor, "batch *frame rows columns"], device: torch.device | None = None
+    ) -> PreparedMask:
+        """What `forward` takes in a mask's place: `torch.compile(model)(pair, prepared)` is one graph for all masks.
+
+        Args:
+            mask: as `sample_mask` makes it; best on the CPU, because it is read on the host.
+            device: that of the pairs; None: the mask's.
+
+        Raises:
+            ValueError: it hides nothing, or not the same number of patches in every sample.
+        """
+        self._check_mask(mask)
+        return self._lay_out(mask, lambda one: self.online.encoder.prepare(one, self.patch_size, device))
 
     def reconstruction_target(
         self, frames: Float[Tensor, "batch 3 height width"]
@@ -220,14 +243,17 @@ class VideoMAC(nn.Module):
         checkpoint.fill(model.online, model.target)
         return model
 
+    @staticmethod
+    def _lay_out(mask: Tensor, make: Callable[[Tensor], Layout]) -> PreparedMask:
+        if mask.ndim == 3:
+            layout = make(mask)
+            return PreparedMask(layout, layout)
+        return PreparedMask(make(mask[:, 0]), make(mask[:, 1]))
+
     def _check(self, pair: Tensor, mask: Tensor) -> None:
         if pair.ndim != 5 or tuple(pair.shape[1:3]) != (2, 3):
             raise ValueError(f"pair must be [batch, 2, 3, height, width], got {list(pair.shape)}")
-        if mask.dtype != torch.bool or mask.ndim not in (3, 4) or (mask.ndim == 4 and mask.shape[1] != 2):
-            raise ValueError(
-                f"mask must be boolean, [batch, rows, columns] or [batch, 2, rows, columns], "
-                f"got {mask.dtype} {list(mask.shape)}"
-            )
+        self._check_mask(mask)
         if len(mask) != len(pair):
             raise ValueError(f"{len(mask)} masks for {len(pair)} pairs")
         size = (mask.shape[-2] * self.patch_size, mask.shape[-1] * self.patch_size)
@@ -235,6 +261,14 @@ class VideoMAC(nn.Module):
             raise ValueError(
                 f"a mask of {mask.shape[-2]}x{mask.shape[-1]} patches of {self.patch_size} pixels does not fit frames "
                 f"of {pair.shape[-2]}x{pair.shape[-1]}"
+            )
+
+    @staticmethod
+    def _check_mask(mask: Tensor) -> None:
+        if mask.dtype != torch.bool or mask.ndim not in (3, 4) or (mask.ndim == 4 and mask.shape[1] != 2):
+            raise ValueError(
+                f"mask must be boolean, [batch, rows, columns] or [batch, 2, rows, columns], "
+                f"got {mask.dtype} {list(mask.shape)}"
             )
         if not mask.any():
             raise ValueError("the mask hides nothing, so there is nothing to reconstruct: raise mask_ratio")

@@ -6,7 +6,7 @@ what it should.
 """
 
 from videomac.sparse.audit import Audit, audit
-from videomac.sparse.block_aware import LayoutSlot
+from videomac.sparse.block_aware import Layout, LayoutSlot
 from videomac.sparse.blocks import Blocks
 from videomac.sparse.canvas import MaskedCanvas, upsample_mask
 from videomac.sparse.convert import LayerReport, convert, restore
@@ -15,6 +15,7 @@ __all__ = [
     "Audit",
     "Blocks",
     "LayerReport",
+    "Layout",
     "LayoutSlot",
     "MaskedCanvas",
     "audit",

@@ -4,13 +4,14 @@ The mask hides whole patches and leaves the same number K of them visible in eve
 batch is an ordinary tensor of blocks `[B*K, C, P, P]`: P = patch size at the input, patch size / stride further down.
 Most layers of a ConvNet never look across a block's border and run on it unmodified; `Blocks` gives the others what
 they need to know of their surroundings: a halo borrowed from visible neighbours (`windows`), tables of who reads whom
-(`column_tables`), the whole frame (`to_canvas`), or all blocks of a sample as one tall image (`stack`).
+(`column_table`), the whole frame (`to_canvas`), or all blocks of a sample as one tall image (`stack`).
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -44,17 +45,27 @@ class Kernel(NamedTuple):
     halo: Halo
 
 
+TableName: TypeAlias = "tuple[str, int, Halo | Kernel | None]"
+"""A method of `Blocks` and its arguments: P of the blocks, and what a layer reaches."""
+
+
 class Blocks:
     """The visible patches of one batch and where they lie.
 
     Blocks are ordered sample by sample, in a sample row by row. Inside the engine blocks are kept channels-last in
     memory, so that "all positions of all blocks" is the matrix `[B*K*P*P, C]` without a copy and every exchange
-    between blocks is a selection of its rows. The index tables depend on the mask alone; they are made once per mask
-    and size P, from `argsort` on the mask's own device, without reading anything back from it.
+    between blocks is a selection of its rows. The index tables (int32) depend on the mask alone; each is made when a
+    layer first asks for it, or beforehand by `make_tables`, and serves every encoder that is given this layout. Their
+    shapes depend on K and the grid alone. Only the mask itself is read on the host: one that comes on the CPU costs no
+    synchronisation with a GPU.
 
     Args:
         mask: True = hidden; the same number K >= 1 of visible patches in every sample.
-        device: where the frames are; the tables are moved there.
+        device: where the frames are; the tables are made there.
+
+    Attributes:
+        mask: the mask, on that device.
+        tables: the index tables so far, by the method that makes them and its arguments.
 
     Raises:
         ValueError: a sample shows no patch, or not as many as another.
@@ -71,14 +82,12 @@ class Blocks:
         self.visible_per_sample = int(counts[0])
         # A stable sort puts the visible patches (False) first, in reading order.
         order = mask.flatten(1).to(torch.uint8).argsort(dim=1, stable=True)[:, : self.visible_per_sample]
-        order = order.sort(dim=1).values.to(device if device is not None else mask.device)
+        self.mask = mask.to(device if device is not None else mask.device)
+        order = order.to(torch.int32).to(self.mask.device)
         self.row = (order // self.columns).flatten()
         self.column = (order % self.columns).flatten()
-        self.sample = torch.arange(self.batch, device=order.device).repeat_interleave(self.visible_per_sample)
-        self._positions: dict[int, Tensor] = {}
-        self._tables: dict[tuple[int, Halo], Tensor] = {}
-        self._inverses: dict[tuple[int, Halo], Tensor] = {}
-        self._columns: dict[tuple[int, Kernel], tuple[Tensor, Tensor]] = {}
+        self.sample = self._count(self.batch).repeat_interleave(self.visible_per_sample)
+        self.tables: dict[TableName, Tensor] = {}
 
     def __len__(self) -> int:
         return self.batch * self.visible_per_sample
@@ -115,8 +124,9 @@ class Blocks:
         size = blocks.shape[-1]
         if not halo:
             return blocks
-        tables = self.window_table(size, halo), self.window_inverse(size, halo)
-        windows: Tensor = Windows.apply(as_rows(blocks), fill, *tables)
+        table = self.window_table(size, halo)
+        inverse, nowhere = self.window_inverse(size, halo), self.nowhere(table, halo)
+        windows: Tensor = Windows.apply(as_rows(blocks), fill, table, inverse, nowhere)
         return windows.permute(0, 3, 1, 2)
 
     def window_share(self, size: int, halo: Halo) -> float:
@@ -156,79 +166,96 @@ class Blocks:
         """Batch, height and width of the canvas."""
         return self.batch, self.rows * size, self.columns * size
 
+    def make_tables(self, names: Iterable[TableName]) -> None:
+        """Make the tables that layers will ask for, all at once: a compiled network then finds them as its inputs."""
+        for method, size, shape in names:
+            getattr(self, method)(*((size,) if shape is None else (size, shape)))
+
     def positions(self, size: int) -> Int[Tensor, " visible_positions"]:
         """Row in the canvas `[B*H*W, C]` of every position of every block."""
-        if size not in self._positions:
-            self._positions[size] = self._canvas_positions(size, Halo(0, 0, 0, 0)).flatten()
-        return self._positions[size]
+        return self._once(("positions", size, None), lambda: self._canvas_positions(size, Halo(0, 0, 0, 0)).flatten())
 
     def window_table(self, size: int, halo: Halo) -> Int[Tensor, "blocks window_height window_width"]:
         """Row in `[B*K*P*P + 1, C]` of every position of every window; the last row where nothing is visible."""
-        if (size, halo) not in self._tables:
-            hidden = len(self) * size * size
-            height = self.rows * size + halo.top + halo.bottom
-            width = self.columns * size + halo.left + halo.right
-            owner = torch.full((self.batch * height * width,), hidden, device=self.row.device)
-            inside = self._canvas_positions(size, halo)[
-                :, halo.top : halo.top + size, halo.left : halo.left + size
-            ].flatten()
-            owner[inside] = torch.arange(hidden, device=self.row.device)
-            self._tables[size, halo] = owner[self._canvas_positions(size, halo)]
-        return self._tables[size, halo]
+        return self._once(("window_table", size, halo), lambda: self._window_table(size, halo))
 
     def window_inverse(self, size: int, halo: Halo) -> Int[Tensor, "positions holders"]:
-        """Every position of a window, in `[window_positions + 1, C]`, that is this row; the last row for none.
+        """Every position of a window, in `[window_positions, C]`, that is this row; `nowhere` for none.
 
         A position lies in its own block's window and in those of neighbours so many blocks up, down, left and right
         as the halo reaches: each has its own place in the row.
         """
-        if (size, halo) in self._inverses:
-            return self._inverses[size, halo]
+        return self._once(("window_inverse", size, halo), lambda: self._window_inverse(size, halo))
+
+    def column_table(self, size: int, kernel: Kernel) -> Int[Tensor, "out_positions taps"]:
+        """Row in `[B*K*P*P + 1, C]` that each tap of each output position reads; the last where nothing is visible."""
+        return self._once(("column_table", size, kernel), lambda: self._column_table(size, kernel))
+
+    def column_inverse(self, size: int, kernel: Kernel) -> Int[Tensor, "positions taps"]:
+        """Row in `[out_positions * taps, C]` of the output that reads an input by each tap; `nowhere` for none."""
+        return self._once(("column_inverse", size, kernel), lambda: self._column_inverse(size, kernel))
+
+    @staticmethod
+    def nowhere(table: Int[Tensor, "*shape"], halo: Halo) -> int:
+        """A place in a table of windows or columns (its index when flat) where nothing is visible, in any mask.
+
+        Above the first block of all, and to its left, nothing is visible; nor is below or right of the last one.
+        """
+        return 0 if halo.top > 0 or halo.left > 0 else table.numel() - 1
+
+    def _once(self, name: TableName, make: Callable[[], Tensor]) -> Tensor:
+        if name not in self.tables:
+            self.tables[name] = make()
+        return self.tables[name]
+
+    def _window_table(self, size: int, halo: Halo) -> Tensor:
+        hidden = len(self) * size * size
+        height = self.rows * size + halo.top + halo.bottom
+        width = self.columns * size + halo.left + halo.right
+        windows = self._canvas_positions(size, halo)
+        owner = torch.full((self.batch * height * width,), hidden, dtype=torch.int32, device=self.row.device)
+        owner[windows[:, halo.top : halo.top + size, halo.left : halo.left + size].flatten()] = self._count(hidden)
+        return owner[windows]
+
+    def _window_inverse(self, size: int, halo: Halo) -> Tensor:
         table = self.window_table(size, halo)
-        down, along = (torch.arange(length, device=table.device) for length in table.shape[1:])
+        down, along = (self._count(length) for length in table.shape[1:])
         above, before = -(-halo.top // size), -(-halo.left // size)
         block_y = torch.div(down - halo.top, size, rounding_mode="floor") + above
         block_x = torch.div(along - halo.left, size, rounding_mode="floor") + before
         across = before + 1 + -(-halo.right // size)
         holder = (block_y[:, None] * across + block_x).expand(table.shape)
         holders = (above + 1 + -(-halo.bottom // size)) * across
-        inverse = torch.full((len(self) * size * size + 1, holders), table.numel(), device=table.device)
-        inverse[table, holder] = torch.arange(table.numel(), device=table.device).view(table.shape)
-        self._inverses[size, halo] = inverse[:-1].contiguous()
-        return self._inverses[size, halo]
+        return self._invert(table, holder, holders, len(self) * size * size, self.nowhere(table, halo))
 
-    def column_tables(
-        self, size: int, kernel: Kernel
-    ) -> tuple[Int[Tensor, "out_positions taps"], Int[Tensor, "positions taps"]]:
-        """Which input each tap of each output position reads, and the other way round.
+    def _column_table(self, size: int, kernel: Kernel) -> Tensor:
+        (high, wide), (down, along), (dilate_y, dilate_x), halo = kernel
+        windows, rows, columns = self.window_table(size, halo), size // down, size // along
+        taps = [
+            windows[:, y * dilate_y :: down, x * dilate_x :: along][:, :rows, :columns].flatten()
+            for y in range(high)
+            for x in range(wide)
+        ]
+        return torch.stack(taps, dim=1)
 
-        Returns:
-            The row in `[B*K*P*P + 1, C]` that each tap reads (the last row where nothing is visible); and for each
-            input position and tap the row in `[(out_positions + 1) * taps, C]` of the output that reads it by this
-            tap (the last row where none does).
-        """
-        if (size, kernel) not in self._columns:
-            (high, wide), (down, along), (dilate_y, dilate_x), halo = kernel
-            windows = self.window_table(size, halo)
-            rows, columns = size // down, size // along
-            taps = [
-                windows[:, y * dilate_y :: down, x * dilate_x :: along][:, :rows, :columns].flatten()
-                for y in range(high)
-                for x in range(wide)
-            ]
-            table = torch.stack(taps, dim=1)
-            nowhere, by = len(self) * size * size, torch.arange(len(taps), device=table.device)
-            inverse = torch.full((nowhere + 1, len(taps)), (len(table) + 1) * len(taps) - 1, device=table.device)
-            inverse[table, by] = torch.arange(table.numel(), device=table.device).view_as(table)
-            self._columns[size, kernel] = table, inverse[:nowhere].contiguous()
-        return self._columns[size, kernel]
+    def _column_inverse(self, size: int, kernel: Kernel) -> Tensor:
+        table = self.column_table(size, kernel)
+        tap, nowhere = self._count(table.shape[1]).expand(table.shape), self.nowhere(table, kernel.halo)
+        return self._invert(table, tap, table.shape[1], len(self) * size * size, nowhere)
+
+    def _invert(self, table: Tensor, place: Tensor, places: int, rows: int, nowhere: int) -> Tensor:
+        """Where in a table each row stands: `[rows, places]`, so that no two entries of the table share a place."""
+        inverse = torch.full((rows + 1, places), nowhere, dtype=torch.int32, device=table.device)
+        inverse[table, place] = self._count(table.numel()).view(table.shape)
+        return inverse[:-1].contiguous()  # the last row gathered what nobody reads
 
     def _canvas_positions(self, size: int, halo: Halo) -> Int[Tensor, "blocks window_height window_width"]:
         """Positions of the blocks' windows in a canvas that has the halo as a border around each frame."""
         height = self.rows * size + halo.top + halo.bottom
         width = self.columns * size + halo.left + halo.right
-        down = torch.arange(size + halo.top + halo.bottom, device=self.row.device)
-        along = torch.arange(size + halo.left + halo.right, device=self.row.device)
-        y = self.row[:, None] * size + down
-        x = self.column[:, None] * size + along
+        y = self.row[:, None] * size + self._count(size + halo.top + halo.bottom)
+        x = self.column[:, None] * size + self._count(size + halo.left + halo.right)
         return (self.sample[:, None, None] * height + y[:, :, None]) * width + x[:, None, :]
+
+    def _count(self, length: int) -> Int[Tensor, " length"]:
+        return torch.arange(length, dtype=torch.int32, device=self.mask.device)

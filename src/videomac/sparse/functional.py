@@ -8,7 +8,10 @@ names: no two threads add to the same place, so two runs give the same bits.
 
 from __future__ import annotations
 
+import functools
 import math
+import os
+import warnings
 from typing import Any
 
 import torch
@@ -30,8 +33,9 @@ class Windows(torch.autograd.Function):
         fill: float,
         table: Int[Tensor, "blocks window_height window_width"],
         inverse: Int[Tensor, "positions holders"],
+        nowhere: int,
     ) -> Float[Tensor, "blocks window_height window_width channels"]:
-        """Gather.
+        """Fetch.
 
         Args:
             ctx: autograd's.
@@ -39,16 +43,18 @@ class Windows(torch.autograd.Function):
             fill: what is found where nothing is visible.
             table: which row each position of each window is (`Blocks.window_table`).
             inverse: which positions of windows are each row (`Blocks.window_inverse`).
+            nowhere: what stands in `inverse` for no position.
         """
         ctx.save_for_backward(inverse)
-        return _with_sentinel(rows, fill).index_select(0, table.flatten()).view(*table.shape, -1)
+        ctx.nowhere = nowhere
+        return fetch(rows, table, fill)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradient of `rows`."""
-        handed = _with_sentinel(gradient.reshape(-1, gradient.shape[-1]))
-        return F.embedding_bag(ctx.saved_tensors[0], handed, mode="sum", padding_idx=len(handed) - 1), None, None, None
+        (inverse,), gradient = ctx.saved_tensors, gradient.reshape(-1, gradient.shape[-1])
+        return _sums(gradient, inverse, ctx.nowhere), None, None, None, None
 
 
 class ColumnConvolution(torch.autograd.Function):
@@ -66,6 +72,7 @@ class ColumnConvolution(torch.autograd.Function):
         bias: Float[Tensor, " outputs"] | None,
         table: Int[Tensor, "out_positions taps"],
         inverse: Int[Tensor, "positions taps"],
+        nowhere: int,
     ) -> Float[Tensor, "out_positions outputs"]:
         """Convolve.
 
@@ -74,11 +81,13 @@ class ColumnConvolution(torch.autograd.Function):
             rows: all positions of all blocks.
             weight: the kernels; best channels-last in memory.
             bias: one value an output channel, or None.
-            table: which input each tap reads (`Blocks.column_tables`).
-            inverse: which output reads each input by each tap (`Blocks.column_tables`).
+            table: which input each tap reads (`Blocks.column_table`).
+            inverse: which output reads each input by each tap (`Blocks.column_inverse`).
+            nowhere: what stands in `inverse` for no output.
         """
         ctx.save_for_backward(rows, weight, table, inverse)
-        return F.linear(_columns(rows, table), as_matrix(weight), bias)
+        ctx.nowhere = nowhere
+        return F.linear(fetch(rows, table).flatten(1), as_matrix(weight), bias)
 
     @staticmethod
     @once_differentiable
@@ -88,15 +97,16 @@ class ColumnConvolution(torch.autograd.Function):
         rows_gradient = weight_gradient = bias_gradient = None
         if ctx.needs_input_grad[0]:
             # What each output hands back to each tap, and for each input the sum of what it is handed.
-            handed = (_with_sentinel(gradient) @ as_matrix(weight)).view(-1, rows.shape[1])
-            rows_gradient = F.embedding_bag(inverse, handed, mode="sum", padding_idx=handed.shape[0] - 1)
+            handed = (gradient @ as_matrix(weight)).view(-1, rows.shape[1])
+            rows_gradient = _sums(handed, inverse, ctx.nowhere)
         if ctx.needs_input_grad[1]:
             outputs, channels, height, width = weight.shape
-            weight_gradient = gradient.t() @ _columns(rows, table)
+            weight_gradient = gradient.t() @ fetch(rows, table).flatten(1)
             weight_gradient = weight_gradient.view(outputs, height, width, channels).permute(0, 3, 1, 2)
+            weight_gradient = _laid_out_like(weight, weight_gradient)
         if ctx.needs_input_grad[2]:
             bias_gradient = gradient.sum(dim=0)
-        return rows_gradient, weight_gradient, bias_gradient, None, None
+        return rows_gradient, weight_gradient, bias_gradient, None, None, None
 
 
 class DepthwiseConvolution(torch.autograd.Function):
@@ -141,9 +151,9 @@ class DepthwiseConvolution(torch.autograd.Function):
         rows_gradient = weight_gradient = bias_gradient = None
         if ctx.needs_input_grad[0]:
             turned_table = table if turned_table is None else turned_table
-            rows_gradient = _depthwise(gradient, weight.flip(2, 3), None, turned_table, canvas, ctx.frames)
+            rows_gradient = _depthwise(gradient, weight, None, turned_table, canvas, ctx.frames, turned=True)
         if ctx.needs_input_grad[1]:
-            weight_gradient = _depthwise_weight_gradient(rows, gradient, weight, table)
+            weight_gradient = _laid_out_like(weight, _depthwise_weight_gradient(rows, gradient, weight, table))
         if ctx.needs_input_grad[2]:
             bias_gradient = gradient.sum(dim=0)
         return rows_gradient, weight_gradient, bias_gradient, None, None, None, None
@@ -160,7 +170,7 @@ def as_frames(
     """Whole frames, 0 where hidden; channels-last in memory."""
     batch, height, width = frames
     empty = rows.new_zeros(batch * height * width, rows.shape[1])
-    return empty.index_copy_(0, canvas, rows).view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return empty.index_copy_(0, canvas.long(), rows).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 def as_matrix(
@@ -170,6 +180,27 @@ def as_matrix(
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
 
 
+def fetch(
+    rows: Float[Tensor, "positions channels"], table: Int[Tensor, "*shape"], fill: float = 0.0
+) -> Float[Tensor, "*shape channels"]:
+    """The rows that a table names, and `fill` where it names the one after the last."""
+    # (A copy of all rows for the sake of one more. What is fetched is larger, and to fill holes in it costs more.)
+    padded = F.pad(rows, (0, 0, 0, 1), value=fill)
+    return padded.index_select(0, table.flatten()).view(*table.shape, -1)
+
+
+def _sums(rows: Tensor, table: Tensor, nowhere: int) -> Tensor:
+    """For each row of a table the sum of the rows that it names, but for the row `nowhere`."""
+    return F.embedding_bag(table, rows, mode="sum", padding_idx=nowhere)
+
+
+def _laid_out_like(weight: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient in the precision and memory order of its parameter, as DDP's buckets want it."""
+    if gradient.stride() == weight.stride() and gradient.dtype == weight.dtype:
+        return gradient
+    return torch.empty_like(weight).copy_(gradient)
+
+
 def _depthwise(
     rows: Tensor,
     weight: Tensor,
@@ -177,24 +208,24 @@ def _depthwise(
     table: Tensor,
     canvas: Tensor | None,
     frames: tuple[int, int, int],
+    turned: bool = False,
 ) -> Tensor:
-    groups = rows.shape[1]
-    if kernels.usable(rows):
-        return kernels.depthwise(rows, weight, bias, table)
+    if use_kernels(rows):
+        return kernels.depthwise(rows, weight, bias, table, turned)
+    groups, weight = rows.shape[1], weight.flip(2, 3) if turned else weight
     if canvas is not None:
         padding = (weight.shape[2] // 2, weight.shape[3] // 2)
         convolved = F.conv2d(as_frames(rows, canvas, frames), weight, bias, padding=padding, groups=groups)
         return as_rows(convolved).index_select(0, canvas)
-    windows = _with_sentinel(rows).index_select(0, table.flatten()).view(*table.shape, -1).permute(0, 3, 1, 2)
-    return as_rows(F.conv2d(windows, weight, bias, groups=groups))
+    return as_rows(F.conv2d(fetch(rows, table).permute(0, 3, 1, 2), weight, bias, groups=groups))
 
 
 def _depthwise_weight_gradient(rows: Tensor, gradient: Tensor, weight: Tensor, table: Tensor) -> Tensor:
-    if kernels.usable(rows):
+    if use_kernels(rows):
         return kernels.depthwise_weight_gradient(rows, gradient, weight, table)
     blocks, height, width = table.shape
     channels, size = rows.shape[1], math.isqrt(len(rows) // blocks)
-    rows = _with_sentinel(rows)
+    rows = F.pad(rows, (0, 0, 0, 1))
     if size == 1:  # tap by tap: what it reads stays in the cache
         taps = [(rows.index_select(0, tap) * gradient).sum(dim=0) for tap in table.flatten(1).unbind(dim=1)]
         return torch.stack(taps, dim=1).view_as(weight)
@@ -209,14 +240,55 @@ def _depthwise_weight_gradient(rows: Tensor, gradient: Tensor, weight: Tensor, t
     return torch.stack(parts).sum(dim=0).t().reshape(weight.shape)
 
 
-def _columns(rows: Tensor, table: Tensor) -> Tensor:
-    """`[out_positions, taps * channels]`: what each output position sees."""
-    return _with_sentinel(rows).index_select(0, table.flatten()).view(len(table), -1)
+def use_kernels(rows: Tensor) -> bool:
+    """Whether the fused kernels compute this: where they are made for it, and have shown that they work."""
+    return kernels.usable(rows) and kernels_work(rows.device)
 
 
-def _with_sentinel(rows: Tensor, fill: float = 0.0) -> Tensor:
-    """One more row, which stands for everything hidden and for what lies outside the frame."""
-    return F.pad(rows, (0, 0, 0, 1), value=fill)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@functools.cache
+def kernels_work(device: torch.device) -> bool:
+    """Try the kernels on a small case, once per process and device; where they fail a warning says why.
+
+    VIDEOMAC_KERNELS=0 in the environment turns them off.
+    """
+    if os.environ.get("VIDEOMAC_KERNELS") == "0":
+        return False
+    try:
+        error = max(_kernel_error(device, dtype) for dtype in kernels.DTYPES)
+        reason = "" if error < 0.02 else f"their result is wrong by {error:.2g} of its largest value"
+    except Exception as failure:  # whatever a compiler or a driver may raise
+        reason = " ".join(f"{type(failure).__name__}: {failure}".split())[:300]
+    if reason:
+        warnings.warn(
+            f"The fused kernels of the depthwise convolution do not work on {device} ({reason}). PyTorch's own "
+            "operations take their place: the same results, more slowly. VIDEOMAC_KERNELS=0 in the environment turns "
+            "the kernels off.",
+            stacklevel=2,
+        )
+    return not reason
+
+
+def _kernel_error(device: torch.device, dtype: torch.dtype) -> float:
+    """Largest difference between kernels and plain operations in float64, relative to the largest value."""
+    generator = torch.Generator().manual_seed(0)
+    table = torch.tensor([[[4, 4, 4, 4], [4, 0, 1, 4], [4, 2, 3, 4], [4, 4, 4, 4]]], dtype=torch.int32)  # one 2x2 block
+    rows, gradient = (torch.randn(4, 40, generator=generator).to(dtype) for _ in range(2))
+    weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in ((40, 1, 3, 3), (40,)))
+    exact_rows, exact_gradient, exact_weight = rows.double(), gradient.double(), weight.double()
+    expected = (
+        _depthwise(exact_rows, exact_weight, bias.double(), table, None, (1, 2, 2)),
+        _depthwise(exact_gradient, exact_weight, None, table, None, (1, 2, 2), turned=True),
+        _depthwise_weight_gradient(exact_rows, exact_gradient, exact_weight, table),
+    )
+    rows, gradient, weight, bias, table = (tensor.to(device) for tensor in (rows, gradient, weight, bias, table))
+    found = (
+        kernels.depthwise(rows, weight, bias, table),
+        kernels.depthwise(gradient, weight, None, table, turned=True),
+        kernels.depthwise_weight_gradient(rows, gradient, weight, table),
+    )
+    errors = [float((a.double().cpu() - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True)]
+    return math.inf if any(math.isnan(error) for error in errors) else max(errors)
 
 
 class GlobalResponseNormalization(torch.autograd.Function):

@@ -92,7 +92,8 @@ class HaloConv2d(Mixing, nn.Conv2d):
         size, halo = x.shape[-1], self.halo()
         if min(halo) >= 0 and self.groups == 1 and size // max(self.stride) <= self.columns_up_to:
             kernel = Kernel(_pair(self.kernel_size), _pair(self.stride), _pair(self.dilation), halo)
-            rows = ColumnConvolution.apply(*self._operands(x), *layout.column_tables(size, kernel))
+            table, inverse = layout.column_table(size, kernel), layout.column_inverse(size, kernel)
+            rows = ColumnConvolution.apply(*self._operands(x), table, inverse, layout.nowhere(table, halo))
         elif not self._depthwise():
             return super().on_blocks(x, layout)
         else:

@@ -8,8 +8,6 @@ TRITON_INTERPRET=1 before the first import to run the kernels on the CPU, slowly
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -24,13 +22,15 @@ except ImportError:  # PyTorch without CUDA, or not on Linux
 # What one program computes: so many positions of so many channels.
 POSITIONS = 64
 CHANNELS = 32
-# A weight's gradient is the sum of at most so many parts, each over 64 positions or more.
+# A weight's gradient is the sum of at most so many parts.
 MOST_SPLITS = 512
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What the kernels take; they sum in float32."""
 
 
 def usable(tensor: Tensor) -> bool:
-    """Whether the kernels can run on this tensor."""
-    return triton is not None and tensor.is_cuda and tensor.dtype != torch.float64  # sums are in float32
+    """Whether the kernels are made for this tensor; `functional.use_kernels` asks whether they work, too."""
+    return triton is not None and tensor.is_cuda and tensor.dtype in DTYPES
 
 
 def depthwise(
@@ -38,6 +38,7 @@ def depthwise(
     weight: Float[Tensor, "channels 1 kernel_height kernel_width"],
     bias: Float[Tensor, " channels"] | None,
     table: Int[Tensor, "blocks window_height window_width"],
+    turned: bool = False,
 ) -> Float[Tensor, "positions channels"]:
     """Depthwise convolution of stride 1 of all blocks.
 
@@ -46,6 +47,7 @@ def depthwise(
         weight: one kernel a channel.
         bias: one value a channel, or None.
         table: which row each position of each window is (`Blocks.window_table`); `positions` stands for 0.
+        turned: turn the kernel round by half a turn, as the input's gradient needs it.
     """
     positions, channels = rows.shape
     rows, taps = rows.contiguous(), weight.flatten(1).t().contiguous()
@@ -53,7 +55,7 @@ def depthwise(
     grid = (triton.cdiv(positions, POSITIONS), triton.cdiv(channels, CHANNELS))
     _depthwise_kernel[grid](
         rows, taps, taps if bias is None else bias, table, result, positions, channels, **_shape(rows, weight, table),
-        HAS_BIAS=bias is not None, POSITIONS=POSITIONS, CHANNELS=CHANNELS,
+        HAS_BIAS=bias is not None, TURNED=turned, POSITIONS=POSITIONS, CHANNELS=CHANNELS,
     )  # fmt: skip
     return result
 
@@ -71,18 +73,22 @@ def depthwise_weight_gradient(
         gradient: of the output.
         weight: for its shape.
         table: as in `depthwise`.
+
+    Returns:
+        In float32.
     """
     positions, channels = rows.shape
     rows, gradient = rows.contiguous(), gradient.contiguous()
     taps = weight[0].numel()
-    splits = min(MOST_SPLITS, triton.cdiv(positions, POSITIONS))
+    # Each part sums over so many positions that all parts together take no more memory than `rows` and `gradient`.
+    splits = min(MOST_SPLITS, triton.cdiv(positions, max(POSITIONS, 2 * taps)))
     partial = rows.new_empty(splits, taps, channels, dtype=torch.float32)
     grid = (splits, triton.cdiv(channels, CHANNELS))
     _weight_gradient_kernel[grid](
         rows, gradient, table, partial, positions, channels, triton.cdiv(positions, splits),
         **_shape(rows, weight, table), TAPS=triton.next_power_of_2(taps), CHANNELS=CHANNELS,
     )  # fmt: skip
-    return partial.sum(dim=0).t().reshape(weight.shape).to(weight.dtype)
+    return partial.sum(dim=0).t().reshape(weight.shape)
 
 
 def _shape(rows: Tensor, weight: Tensor, table: Tensor) -> dict[str, int]:
@@ -95,13 +101,15 @@ def _shape(rows: Tensor, weight: Tensor, table: Tensor) -> dict[str, int]:
 
 
 if triton is not None:
+    # (Triton looks every annotation up when it compiles: it must be one that Triton knows.)
 
     @triton.jit  # type: ignore[untyped-decorator]
     def _depthwise_kernel(
-        rows: Any, taps: Any, bias: Any, table: Any, result: Any, positions: Any, channels: Any,
+        rows: tl.tensor, taps: tl.tensor, bias: tl.tensor, table: tl.tensor, result: tl.tensor,
+        positions: tl.tensor, channels: tl.tensor,
         P: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
         WINDOW_HEIGHT: tl.constexpr, WINDOW_WIDTH: tl.constexpr,
-        HAS_BIAS: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
+        HAS_BIAS: tl.constexpr, TURNED: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
     ) -> None:  # fmt: skip
         position = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)
         channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -113,8 +121,11 @@ if triton is not None:
             for along in range(WIDE):
                 row = tl.load(table + corner + down * WINDOW_WIDTH + along, mask=inside, other=positions)
                 seen = (row < positions)[:, None] & known[None, :]
-                values = tl.load(rows + row[:, None] * channels + channel[None, :], mask=seen, other=0.0)
-                factor = tl.load(taps + (down * WIDE + along) * channels + channel, mask=known, other=0.0)
+                values = tl.load(rows + row.to(tl.int64)[:, None] * channels + channel[None, :], mask=seen, other=0.0)
+                tap = down * WIDE + along
+                if TURNED:
+                    tap = HIGH * WIDE - 1 - tap
+                factor = tl.load(taps + tap * channels + channel, mask=known, other=0.0)
                 total += values.to(tl.float32) * factor.to(tl.float32)[None, :]
         if HAS_BIAS:
             total += tl.load(bias + channel, mask=known, other=0.0).to(tl.float32)[None, :]
@@ -123,7 +134,8 @@ if triton is not None:
 
     @triton.jit  # type: ignore[untyped-decorator]
     def _weight_gradient_kernel(
-        rows: Any, gradient: Any, table: Any, partial: Any, positions: Any, channels: Any, share: Any,
+        rows: tl.tensor, gradient: tl.tensor, table: tl.tensor, partial: tl.tensor,
+        positions: tl.tensor, channels: tl.tensor, share: tl.tensor,
         P: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
         WINDOW_HEIGHT: tl.constexpr, WINDOW_WIDTH: tl.constexpr,
         TAPS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -133,14 +145,16 @@ if triton is not None:
         tap = tl.arange(0, TAPS)
         known, real = channel < channels, tap < HIGH * WIDE
         offset = (tap // WIDE) * WINDOW_WIDTH + tap % WIDE
+        here = gradient + (split * share).to(tl.int64) * channels + channel
         total = tl.zeros((TAPS, CHANNELS), dtype=tl.float32)
         for position in range(split * share, tl.minimum(split * share + share, positions)):
             block, cell = position // (P * P), position % (P * P)
             corner = (block * WINDOW_HEIGHT + cell // P) * WINDOW_WIDTH + cell % P
             row = tl.load(table + corner + offset, mask=real, other=positions)
             seen = (row < positions)[:, None] & known[None, :]
-            values = tl.load(rows + row[:, None] * channels + channel[None, :], mask=seen, other=0.0)
-            handed = tl.load(gradient + position * channels + channel, mask=known, other=0.0)
-            total += values.to(tl.float32) * handed.to(tl.float32)[None, :]
+            values = tl.load(rows + row.to(tl.int64)[:, None] * channels + channel[None, :], mask=seen, other=0.0)
+            factor = tl.load(here, mask=known, other=0.0)
+            total += values.to(tl.float32) * factor.to(tl.float32)[None, :]
+            here += channels
         where = (split * HIGH * WIDE + tap[:, None]) * channels + channel[None, :]
         tl.store(partial + where, total, mask=real[:, None] & known[None, :])
