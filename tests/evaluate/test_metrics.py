@@ -167,14 +167,14 @@ def test_the_golden_file_is_what_its_script_computes() -> None:
     assert make_metrics.compute() == SMALL
 
 
-@pytest.mark.parametrize("radius", [1, 2, 63, 64, 65, 70, 100, 130, 200])
+@pytest.mark.parametrize("radius", [1, 2, 63, 64, 65, 70, 130, 200])
 def test_a_tolerance_in_pixels_reaches_as_far_as_it_says(radius: int) -> None:
     rng = np.random.default_rng(radius)
-    points = rng.integers(0, (60, 400), (2, 2, 2))  # two single pixels in each mask
+    points = rng.integers(0, (12, 300), (2, 2, 2))  # two single pixels in each mask
     offsets = np.array([[0, radius], [0, radius + 1], [0, radius // 2], [0, radius - 1]])  # and some at its very limit
-    pairs = [(points[0], points[1]), *((np.array([[30, 150]]), np.array([[30, 150]]) + offset) for offset in offsets)]
+    pairs = [(points[0], points[1]), *((np.array([[6, 70]]), np.array([[6, 70]]) + offset) for offset in offsets)]
     for prediction, truth in pairs:
-        masks = np.zeros((2, 60, 400), dtype=bool)
+        masks = np.zeros((2, 12, 300), dtype=bool)
         for mask, pixels in zip(masks, (prediction, truth), strict=True):
             mask[tuple(pixels.T)] = True
         edges = [sorted(make_metrics.contour(mask)) for mask in masks]
