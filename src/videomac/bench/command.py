@@ -31,7 +31,7 @@ from videomac.models.videomac import VideoMAC
 from videomac.train.config import PretrainConfig
 from videomac.train.data import PretrainingData
 from videomac.train.optim import adamw, parameter_groups, refuse_unless_finite
-from videomac.train.pretrain import build_model
+from videomac.train.pretrain import build_model, compiled
 from videomac.utils.device import autocast, pick_device
 from videomac.utils.run_dir import prepare_out_dir, write_metrics
 from videomac.utils.video_writer import write_frames
@@ -173,7 +173,7 @@ def run_config(name: str, config: BenchConfig) -> PretrainConfig:
     """The options of a pre-training whose step is measured."""
     return PretrainConfig(
         data=Path("clips"), backbone=name, out=Path("out"), image_size=config.image_size, mask_ratio=config.mask_ratio,
-        global_batch_size=config.batch, precision=config.precision, seed=config.seed,
+        global_batch_size=config.batch, precision=config.precision, seed=config.seed, compile=config.compile,
     )  # fmt: skip
 
 
@@ -185,11 +185,12 @@ def step_rows(name: str, config: BenchConfig, device: torch.device, ceilings: Ce
     pair = torch.randn(config.batch, 2, 3, config.image_size, config.image_size, device=device)
     mask = model.sample_mask(config.batch, (config.image_size, config.image_size))
     encoder = model.online.encoder
+    compute = compiled(model) if run.compile else model
 
     def step() -> None:
         optimizer.zero_grad()
         with autocast(config.precision, device):
-            loss = model(pair, mask).loss
+            loss = compute(pair, model.prepare(mask, device)).loss
         loss.backward()
         refuse_unless_finite(optimizer, loss.detach(), None)
         optimizer.step()

@@ -270,7 +270,7 @@ class VideoMAC(nn.Module):
                 f"mask must be boolean, [batch, rows, columns] or [batch, 2, rows, columns], "
                 f"got {mask.dtype} {list(mask.shape)}"
             )
-        if not mask.any():
+        if not mask.cpu().numpy().any():
             raise ValueError("the mask hides nothing, so there is nothing to reconstruct: raise mask_ratio")
 
 

@@ -256,13 +256,22 @@ class Bar(TQDMProgressBar):
         super().__init__()
         self.speed, self.title = speed, title
 
+    def on_train_start(self, *args: Any) -> None:
+        """Set the bar up; a run that is resumed within an epoch, as Lightning sees it, starts none."""
+        super().on_train_start(*args)
+        self._count_the_whole_run(args[0])
+
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
-        """Name the bar and let a resumed run's rate count from where it resumed."""
+        """Set the bar up again, after Lightning has reset it."""
         super().on_train_epoch_start(trainer, *args)
+        self._count_the_whole_run(trainer)
+
+    def _count_the_whole_run(self, trainer: Trainer) -> None:
+        """Name the bar, give it the run's length, and let a resumed run's rate count from where it resumed."""
         bar = self.train_progress_bar
         bar.set_description(self.title, refresh=False)
         bar.initial = bar.n = bar.last_print_n = trainer.global_step * trainer.accumulate_grad_batches
-        bar.total = trainer.max_steps * trainer.accumulate_grad_batches  # which Lightning forgets on resuming
+        bar.total = trainer.max_steps * trainer.accumulate_grad_batches
 
     def get_metrics(self, trainer: Trainer, module: Any) -> dict[str, Any]:
         """Return what stands at the end of the bar."""

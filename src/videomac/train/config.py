@@ -15,6 +15,7 @@ from videomac.config import (
     require_within,
 )
 from videomac.errors import UserError
+from videomac.utils.frame_gap import FrameGap
 
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {
@@ -63,6 +64,7 @@ class PretrainConfig(TrainConfig):
         "epochs": "optimisation",
         "precision": "machine",
         "seed": "run",
+        "compile": "machine",
     }
     """First option of each section of the help."""
 
@@ -75,8 +77,8 @@ class PretrainConfig(TrainConfig):
     image_size: int | tuple[int, int] = by_recipe()
     """Side of the square crop, or [height, width], in pixels; the backbone's stride must divide it.
     224, or 128 (small)."""
-    frame_gap: int = 1
-    """Distance between the two frames of a pair, in frames."""
+    frame_gap: int | str = 1
+    """Distance between the two frames of a pair: a number of frames, or a time such as 40ms."""
     augmentation: Literal["spatial", "color", "spatial+color", "none"] = "spatial"
     """What both frames of a pair undergo alike: random crop and flip, colour jitter, both, or a centre crop."""
     hours: float | None = None
@@ -106,7 +108,7 @@ class PretrainConfig(TrainConfig):
     target_gradient: bool = False
     """Let the second frame's loss train the online network too, by having it reconstruct that frame as well."""
     norm_pix_loss: bool = True
-    """Reconstruct pixels normalised by each patch's own mean and deviation."""
+    """Reconstruct pixels normalised by each patch's own mean and standard deviation."""
     decoder_width: int = by_recipe()
     """Channels of the decoder. 512, or 256 (small)."""
     decoder_depth: int = 1
@@ -135,6 +137,8 @@ class PretrainConfig(TrainConfig):
     .996, or .98 (small)."""
     keep_epochs: int = 10
     """Keep the checkpoint of every so many epochs, besides the last one; 0 keeps the last one alone."""
+    compile: bool = False
+    """Compile the networks with torch.compile: the first step takes minutes, the others less time on a GPU."""
 
     def __post_init__(self) -> None:
         """Fill in the recipe, put paths and sizes into their final form and refuse what cannot work."""
@@ -148,7 +152,8 @@ class PretrainConfig(TrainConfig):
         self.init_from = None if self.init_from is None else str(self.init_from)
         self.image_size = as_size(self.image_size)
         require_mask_ratio(self.mask_ratio)
-        require_at_least(self, 1, "frame_gap", "decoder_width", "decoder_depth")
+        FrameGap(self.frame_gap)
+        require_at_least(self, 1, "decoder_width", "decoder_depth")
         require_at_least(self, 0, "held_out", "cache", "gamma")
         require_within(self, 0, 1, "momentum")
         if self.hours is not None and self.hours <= 0:

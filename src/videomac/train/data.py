@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from videomac.data.cache import cache_in_memory
-from videomac.data.discovery import find_videos, select_hours
+from videomac.data.discovery import Skipped, find_videos, select_hours
 from videomac.data.loader import TrainingData
 from videomac.data.pairs import FramePairs
 from videomac.data.split import split_held_out
@@ -14,6 +15,7 @@ from videomac.errors import UserError
 from videomac.models.masking import MaskSampler
 from videomac.models.videomac import VideoMAC
 from videomac.train.config import PretrainConfig
+from videomac.utils.run_dir import write_rows
 
 
 class PretrainingData(TrainingData):
@@ -37,8 +39,8 @@ class PretrainingData(TrainingData):
                 f"image_size {height}x{width} does not divide into patches of {patch} pixels: "
                 f"take multiples of {patch}, such as {_nearest(height, patch)}x{_nearest(width, patch)}"
             )
-        skipped: list[str] = []
-        videos = find_videos(config.data, config.frame_gap, skipped)
+        self.skipped: list[Skipped] = []
+        videos = find_videos(config.data, config.frame_gap, self.skipped)
         if config.hours is not None:
             videos = select_hours(videos, config.hours, config.seed)
         if config.cache:
@@ -53,13 +55,19 @@ class PretrainingData(TrainingData):
             seed=config.seed,
         )
         self.num_videos = len(videos)
-        self.num_skipped = len(skipped)
+        self.num_skipped = sum(entry.is_video for entry in self.skipped)
         # The videos' names and lengths, wherever they lie.
         names = "\n".join(f"{video.name} {len(video)}" for video in videos)
         identity = {"videos": len(videos), "names": hashlib.sha256(names.encode()).hexdigest()}
         super().__init__(
             pairs, len(pairs), config, identity=identity, unit="training pairs", sample_bytes=24 * height * width
         )
+
+    def write_skipped(self, out: Path) -> None:
+        """Write `skipped.csv`: what in the folder of videos is not used, and why; without any, remove it."""
+        (out / "skipped.csv").unlink(missing_ok=True)
+        if self.skipped:
+            write_rows(out / "skipped.csv", [{"name": entry.name, "reason": entry.reason} for entry in self.skipped])
 
 
 def _nearest(side: int, patch: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -31,7 +31,7 @@ from videomac.train.plan import settle_micro_batches
 from videomac.train.plots import LOSSES, loss_curves
 from videomac.train.trainer import build_run, fit, is_first_process, prepare_folder, require_out_dir
 from videomac.train.validation import ReconstructionPreview, load_held_out
-from videomac.utils.run_dir import read_rows, table, write_metrics
+from videomac.utils.run_dir import in_words, read_rows, table, write_metrics
 
 COLUMNS = (
     *("step", "epoch", *LOSSES, "feature_std"),
@@ -47,6 +47,10 @@ class Pretraining(TrainModule):
     config: PretrainConfig
     unit = "pairs"
 
+    def __init__(self, model: VideoMAC, config: PretrainConfig, data: PretrainingData) -> None:
+        super().__init__(model, config, data)
+        self._compiled = compiled(model) if config.compile else None
+
     def configure_optimizers(self) -> Optimizer:
         """AdamW; biases and norms do not decay."""
         return optim.adamw(optim.parameter_groups(self.model, self.config.weight_decay), self.config)
@@ -59,7 +63,9 @@ class Pretraining(TrainModule):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one micro-batch."""
         torch.manual_seed(self.step_seed(batch_idx))
-        output: VideoMACOutput = self.model(batch["pair"], batch["mask"])
+        # The mask is read here, on the host; with what is made of it the step is one graph that reads nothing back.
+        prepared = self.model.prepare(batch["mask"], batch["pair"].device)
+        output: VideoMACOutput = (self._compiled or self.model)(batch["pair"], prepared)
         self.note(batch, **{name: getattr(output, name) for name in (*LOSSES, "feature_std")})
         return output.loss
 
@@ -110,6 +116,7 @@ def run(config: PretrainConfig) -> dict[str, Any]:
     session = build_run(config, data, preview, COLUMNS, title="pre-training")
     if is_first_process():
         prepare_folder(config, data, RUN_FILES)
+        data.write_skipped(config.out)
     if not fit(config, session, Pretraining(model, config, data)):
         return {}
     metrics = finish(config, data, model, session.throughput, preview.result)
@@ -119,9 +126,15 @@ def run(config: PretrainConfig) -> dict[str, Any]:
 
 RUN_FILES = (
     *("config.yaml", "metrics.csv", "metrics.json", "environment.json", "losses.png", "reconstruction.png"),
-    *("report.html", "checkpoints", "backbone", "tensorboard", "wandb"),
+    *("skipped.csv", "report.html", "checkpoints", "backbone", "tensorboard", "wandb"),
 )
 """What a run makes in its out folder, and all that `overwrite` deletes."""
+
+
+def compiled(model: VideoMAC) -> Callable[..., VideoMACOutput]:
+    """The model's forward pass as one graph, for prepared masks."""
+    forward: Callable[..., VideoMACOutput] = torch.compile(model.forward, fullgraph=True)
+    return forward
 
 
 def build_model(config: PretrainConfig) -> VideoMAC:
@@ -211,7 +224,7 @@ def print_summary(config: PretrainConfig, data: PretrainingData, metrics: dict[s
     """Say what came out, and what lies in the out folder."""
     length = f"{data.total_steps:,} steps, {data.total_steps / data.steps_per_epoch:.3g} epochs"
     print(f"\n{config.backbone}, pre-trained for {length}:")
-    print(table([(key.replace("_", " "), value) for key, value in metrics.items()]))
+    print(table([(in_words(key), value) for key, value in metrics.items()]))
     if (warning := little_learned(metrics)) is not None:
         print(f"\n{warning}")
     print(f"\nIn {config.out}:")
@@ -222,6 +235,8 @@ def print_summary(config: PretrainConfig, data: PretrainingData, metrics: dict[s
     ]
     if "held_out_loss" in metrics:
         made.append(("reconstruction.png", "held-out pairs"))
+    if data.skipped:
+        made.append(("skipped.csv", "what in the folder of videos was not used, and why"))
     print(table(made))
 
 

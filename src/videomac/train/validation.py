@@ -17,12 +17,13 @@ from videomac.reconstruction.pairs import MaskedPairs, ReconstructedPairs, recon
 from videomac.reconstruction.pictures import pairs_sheet
 from videomac.train.callbacks import StepCallback
 from videomac.train.module import TrainModule
+from videomac.utils.frame_gap import FrameGap
 from videomac.utils.io import atomic_write
 from videomac.utils.spacing import evenly_spaced
 
 
 def load_held_out(
-    excerpts: Sequence[Excerpt], pairs: int, frame_gap: int, image_size: tuple[int, int], model: VideoMAC
+    excerpts: Sequence[Excerpt], pairs: int, frame_gap: int | str, image_size: tuple[int, int], model: VideoMAC
 ) -> MaskedPairs:
     """Read `pairs` pairs, evenly spread over the excerpts and within each, and draw their masks (seed 0)."""
     transform = PairTransform(image_size, augmentation="none")
@@ -30,10 +31,11 @@ def load_held_out(
     frames, labels = [], []
     for number, excerpt in enumerate(excerpts):
         share = pairs // len(excerpts) + (number < pairs % len(excerpts))
-        for first in evenly_spaced(share, len(excerpt) - frame_gap):
-            frames.append(transform(excerpt.read([first, first + frame_gap]), generator))
+        gap = FrameGap(frame_gap).frames(excerpt.fps)
+        for first in evenly_spaced(share, len(excerpt) - gap):
+            frames.append(transform(excerpt.read([first, first + gap]), generator))
             shown = excerpt.start + first
-            labels.append(f"{excerpt.name}, frames {shown} and {shown + frame_gap}")
+            labels.append(f"{excerpt.name}, frames {shown} and {shown + gap}")
     return MaskedPairs(torch.stack(frames), model.sample_mask(len(frames), image_size, generator), tuple(labels))
 
 
@@ -56,7 +58,7 @@ class ReconstructionPreview(StepCallback):
 
     def _draw(self, module: TrainModule, when: str) -> Image.Image:
         assert self.held_out is not None and self.result is not None
-        numbers = f"held-out loss {self.result.loss:.3f} (predicting zero: {self.result.zero_loss:.3f})"
+        numbers = f"held-out loss {self.result.loss:.3f} (flat-patch baseline: {self.result.zero_loss:.3f})"
         return pairs_sheet(self.model, self.held_out, self.result.output, f"{when}, {numbers}")
 
     def _publish(self, trainer: Trainer, sheet: Image.Image, out: Path) -> None:
