@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from videomac.errors import UserError
     from videomac.evaluate import metrics
     from videomac.evaluate.propagation import propagate
+    from videomac.labeling.command import propagate_video
     from videomac.models.checkpoint import load_backbone
     from videomac.models.encoder import SparseEncoder
     from videomac.models.masking import random_mask
@@ -41,6 +42,7 @@ _HOME = {
     "pretrain": "train.pretrain",
     "probe": "classify.probe",
     "propagate": "evaluate.propagation",
+    "propagate_video": "labeling.command",
     "random_mask": "models.masking",
 }
 _SUBPACKAGES = {"evaluate": "evaluate", "metrics": "evaluate.metrics"}
@@ -58,6 +60,7 @@ __all__ = [
     "pretrain",
     "probe",
     "propagate",
+    "propagate_video",
     "random_mask",
 ]
 

@@ -10,7 +10,7 @@ context frames, never on the length of the video.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,6 +80,7 @@ def propagate_stream(
     features: Iterable[Float[Tensor, "channels height width"]],
     labels: Float[Tensor, "labels height width"],
     settings: PropagationSettings,
+    known: Sequence[Float[Tensor, "labels height width"]] = (),
 ) -> Iterator[Float[Tensor, "labels height width"]]:
     """`propagate` for feature maps that come one at a time: yields one label map for each, keeps only the context.
 
@@ -87,6 +88,8 @@ def propagate_stream(
         features: feature maps `[C, h, w]` in the order of the frames.
         labels: label map `[L, h, w]` of frame 0.
         settings: what is searched and how the found cells vote.
+        known: label maps of the frames after frame 0 that were propagated before: they are yielded as they are, and
+            searched by those that follow.
 
     Yields:
         The label map `[L, h, w]` of each frame.
@@ -112,6 +115,8 @@ def propagate_stream(
             dtype = torch.promote_types(frame.dtype, torch.float32)
             search = _Search(settings, frame.shape, len(labels), dtype, frame.device)
             result = labels.to(frame.device, dtype)
+        elif time <= len(known):
+            result = known[time - 1].to(frame.device, search.dtype)
         else:
             first, latest = context_of(time, settings.context_frames, settings.early_context)
             slots = [search.slot(index) for index in latest]

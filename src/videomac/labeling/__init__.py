@@ -1,0 +1,1 @@
+"""Label a frame, get the video: `propagate` and `features`."""
