@@ -37,9 +37,7 @@ COMMANDS = {
     "reconstruct": Command(
         "reconstruction.config:ReconstructConfig", "reconstruction.command:run", "show what a network makes of a video"
     ),
-    "propagate": Command(
-        "labeling.config:PropagateConfig", "labeling.command:run", "label the rest of a video from a labelled frame", True
-    ),
+    "propagate": Command("labeling.config:PropagateConfig", "labeling.command:run", "label the rest of a video", True),
     "features": Command(
         "labeling.config:FeaturesConfig", "labeling.feature_video:run", "show what backbones see in a video", True
     ),
