@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that `videomac --help` is instant.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -92,6 +93,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Put values into their final form and refuse what cannot work in any training."""
         self.data, self.out = Path(self.data), Path(self.out)
+        require_local("data", self.data)
+        require_local("out", self.out)
         self.crop_scale = (float(self.crop_scale[0]), float(self.crop_scale[1]))
         self.betas = (float(self.betas[0]), float(self.betas[1]))
         require_at_least(self, 1, "epochs" if self.steps is None else "steps", "global_batch_size", "num_nodes")
@@ -228,6 +231,20 @@ def require_within(config: Any, lowest: float, highest: float, *keys: str) -> No
     for key in keys:
         if not lowest <= getattr(config, key) <= highest:
             raise UserError(f"{key} must lie between {lowest} and {highest}, but is {getattr(config, key)}")
+
+
+def require_local(what: str, path: str | Path) -> None:
+    """Refuse a URL where a path is wanted.
+
+    Raises:
+        UserError: says how to get the data here.
+    """
+    if found := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):/+(?=.)", str(path)):  # a single letter is a drive of Windows
+        url = f"{found[1]}://{str(path)[found.end() :]}"
+        raise UserError(
+            f"{what} is {url}, and URLs are not read: copy the files to this machine (such as with `aws s3 sync` or "
+            "`rclone copy`) or mount the store, and name that folder"
+        )
 
 
 def require_something_to_train(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +21,24 @@ from videomac.data.video import Video, VideoError
 from videomac.data.video_file import VideoFile
 from videomac.utils.video_writer import write_frames
 
+COUNT_IN_FRAMES = (
+    *(".avi", ".mpg", ".mpeg", ".vob", ".mxf", ".dv"),
+    *(".wmv", ".asf", ".flv", ".3gp", ".3g2", ".gif", ".ogv"),
+)
 B_FRAMES = {"bf": "3", "b_strategy": "0"}
+
+
+@contextmanager
+def scheduling_kept() -> Iterator[None]:
+    """Take back what an encoder does to this thread: run as root, SVT-AV1 lets it run before all others."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
 
 
 def encode(
@@ -34,13 +53,15 @@ def encode(
     rotation: int = 0,
     first_time: int = 0,
     key_frames: tuple[int, ...] = (),
+    container: str | None = None,
 ) -> Path:
     """Write a video with full control of what makes reading difficult; `times` and `first_time` in milliseconds."""
-    # AVI counts in frames: in milliseconds it would have a thousand a second.
-    unit, step = (Fraction(1, 25), 1) if path.suffix == ".avi" else (Fraction(1, 1000), 40)
+    # Some containers and codecs count in frames: in milliseconds these would have a thousand a second.
+    in_frames = path.suffix in COUNT_IN_FRAMES or codec == "mpeg2video"
+    unit, step = (Fraction(1, 25), 1) if in_frames else (Fraction(1, 1000), 40)
     frames, _ = moving_shapes(num_frames, size, seed=7)
-    with av.open(str(path), "w", options=container_options or {}) as container:
-        stream = container.add_stream(codec, rate=25, options=options or {})
+    with scheduling_kept(), av.open(str(path), "w", format=container, options=container_options or {}) as file:
+        stream = file.add_stream(codec, rate=25, options=options or {})
         stream.height, stream.width, stream.pix_fmt = *size, pix_fmt
         stream.codec_context.time_base = unit
         if rotation:
@@ -51,8 +72,8 @@ def encode(
             frame.time_base = unit
             if number in key_frames:
                 frame.pict_type = 1
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
     return path
 
 

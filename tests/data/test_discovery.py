@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from tests.data.sample_videos import encode
-from videomac.data.discovery import find_videos, select_hours
+from videomac.data.discovery import Skipped, find_videos, select_hours
 from videomac.data.synthetic import moving_shapes
 from videomac.data.video import Video
 from videomac.errors import UserError
-from videomac.utils.video_writer import write_frames
+from videomac.utils.video_writer import write_frames, write_video
 
 
 def names(videos: Sequence[Video]) -> list[str]:
@@ -101,6 +101,46 @@ def test_broken_and_short_videos_are_reported_once_and_skipped(
     caplog.clear()
     assert names(find_videos(tmp_path / "good.mp4")) == ["good.mp4"]
     assert not caplog.records
+
+
+def test_a_gap_in_time_counts_in_frames_of_each_video(tmp_path: Path) -> None:
+    encode(tmp_path / "film.mp4", num_frames=2)  # 25 frames per second
+    write_video(tmp_path / "phone.mp4", moving_shapes(2, (48, 64))[0], fps=60)
+    write_frames(tmp_path / "frames", moving_shapes(2, (48, 64))[0])  # 24
+    skipped: list[Skipped] = []
+    assert names(find_videos(tmp_path, "40ms", skipped)) == ["film.mp4", "frames"]
+    assert skipped == [Skipped("phone.mp4", "has 2 frames, too few for pairs 40ms apart")]
+
+
+def test_what_is_not_used_is_listed_with_its_reason(tmp_path: Path) -> None:
+    shapes, ids = moving_shapes(3, (32, 32))
+    write_frames(tmp_path / "vos" / "JPEGImages" / "0a", shapes, suffix=".jpg")
+    write_frames(tmp_path / "vos" / "Annotations" / "0a", ids.unsqueeze(1).repeat(1, 3, 1, 1))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "bad.MTS").write_bytes(b"nonsense")
+    for name in ("a.txt", "b.TXT", "deep/c.json", ".hidden.txt", "deep/README"):
+        (tmp_path / name).write_text("hello")
+    skipped: list[Skipped] = []
+    find_videos(tmp_path, skipped=skipped)
+    bad = [entry for entry in skipped if entry.is_video]
+    assert [entry.name for entry in bad] == ["deep/bad.MTS"] and bad[0].reason.startswith("Invalid data")
+    assert str(tmp_path) not in bad[0].reason
+    assert [entry for entry in skipped if not entry.is_video] == [
+        Skipped("vos/Annotations", "labels, not video", is_video=False),
+        Skipped("4 other files", "no videos by their names: 2 .txt, 1 .json, 1 without a suffix", is_video=False),
+    ]
+
+
+def test_a_url_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in ("s3://bucket/clips", Path("s3://bucket/clips")):
+        with pytest.raises(UserError, match=r"is s3://bucket/clips, and URLs are not read: copy the files") as refused:
+            find_videos(url)
+        assert "\n" not in str(refused.value)
+    monkeypatch.chdir(tmp_path)
+    encode(tmp_path / "12:30.mp4", num_frames=3)
+    assert names(find_videos("12:30.mp4")) == ["12:30.mp4"]
+    with pytest.raises(UserError, match="no such folder"):
+        find_videos("c:/videos")  # a drive of Windows
 
 
 def test_nothing_usable_is_a_user_error(tmp_path: Path) -> None:

@@ -50,6 +50,13 @@ def test_every_pair_of_one_video_is_a_sample_and_none_crosses_videos(gap: int) -
             pairs.locate(index)
 
 
+def test_a_gap_in_time_is_rounded_to_frames_of_each_video() -> None:
+    videos = [Numbers("film", 4, fps=24.0), Numbers("phone", 5, 100, fps=60.0), Numbers("short", 2, 200, fps=60.0)]
+    pairs = pairs_of(videos, frame_gap="40ms")
+    found = [values(pairs[0, index]) for index in range(len(pairs))]
+    assert found == [[0, 1], [1, 2], [2, 3], [100, 102], [101, 103], [102, 104]]
+
+
 def test_shapes_and_types() -> None:
     transform = PairTransform(image_size=(32, 64))
     sample = pairs_of([Numbers("a", 5)], transform=transform, grid=(2, 4))[3, 2]
@@ -146,7 +153,7 @@ def test_an_unreadable_pair_is_replaced_reported_once_and_counted(caplog: pytest
         frame_a, frame_b = values(sample)
         assert frame_b == frame_a + 1 and not {105, 106} & {frame_a, frame_b}
     lines = [record.getMessage() for record in caplog.records]
-    assert lines == ["other pairs take the place of unreadable ones: /data/bad: cannot be decoded"]
+    assert lines == ["skipped an unreadable pair and used another: /data/bad: cannot be decoded"]
 
 
 def test_substitutes_are_deterministic_and_spread() -> None:

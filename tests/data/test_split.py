@@ -64,3 +64,9 @@ def test_nothing_is_held_out_of_nothing_or_if_nothing_is_asked_for() -> None:
     whole = videos(3, 100)
     assert split_held_out(whole, 0, frame_gap=1) == (whole, [])
     assert [len(excerpt) for excerpt in split_held_out(whole, 1, frame_gap=1)[1]] == [10]
+
+
+def test_a_gap_in_time_counts_in_frames_of_each_video() -> None:
+    film, phone = Numbers("film", 30, fps=24.0), Numbers("phone", 30, fps=60.0)  # 100 ms: 2 frames, and 6
+    training, held_out = split_held_out([film, phone], 2, "100ms")
+    assert [excerpt.name for excerpt in held_out] == ["film"] and [len(video) for video in training] == [27, 30]

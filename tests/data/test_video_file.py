@@ -13,7 +13,7 @@ import pytest
 
 from tests.data.sample_videos import B_FRAMES, check_reading, decode_all, encode
 from videomac.data import video_file
-from videomac.data.discovery import find_videos
+from videomac.data.discovery import VIDEO_SUFFIXES, find_videos
 from videomac.data.frame_folder import FrameFolder
 from videomac.data.video import VideoError
 from videomac.data.video_file import VideoFile
@@ -56,6 +56,26 @@ ENCODINGS: dict[str, dict] = {
         "codec": "libx265",
         "options": {"x265-params": "keyint=12:min-keyint=12:open-gop=0:bframes=3:log-level=none"},
     },
+    "phone.m4v": {"container": "mp4", "options": {"g": "24", **B_FRAMES}},
+    "raw.m4v": {"codec": "mpeg4", "container": "m4v", "options": {"g": "12", "bf": "2"}},
+    "camcorder.mts": {"container": "mpegts", "options": {"g": "12", **B_FRAMES}},
+    "bluray.m2ts": {"container": "mpegts", "options": {"g": "12"}},
+    "mpeg2.ts": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}},
+    "mpeg2.mpg": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}},
+    "mpeg1.mpeg": {"codec": "mpeg1video", "options": {"g": "12", "bf": "2"}},
+    "dvd.vob": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}},
+    "h264.3gp": {"options": {"g": "12", **B_FRAMES}},
+    "mpeg4.3g2": {"codec": "mpeg4", "options": {"g": "12"}},
+    "wmv2.wmv": {"codec": "wmv2", "options": {"g": "12"}},
+    "h264.asf": {"container": "asf", "options": {"g": "12", **B_FRAMES}},
+    "h264.flv": {"options": {"g": "12", **B_FRAMES}},
+    "sorenson.flv": {"codec": "flv", "options": {"g": "12"}},
+    "h264.f4v": {"container": "mp4", "options": {"g": "12", **B_FRAMES}},
+    "vp8.ogv": {"codec": "libvpx", "container": "ogg", "options": {"g": "20"}},
+    "mpeg2.mxf": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}},
+    "h264.mxf": {"options": {"g": "12", **B_FRAMES}},
+    "tape.dv": {"codec": "dvvideo", "num_frames": 6, "size": (576, 720)},
+    "loop.gif": {"codec": "gif", "pix_fmt": "rgb8"},
     "av1.mkv": {"codec": "libsvtav1", "num_frames": 24, "size": (64, 64), "options": {"preset": "11", "g": "12"}},
 }
 
@@ -68,6 +88,21 @@ def test_frames_are_exact(tmp_path: Path, name: str) -> None:
     path = encode(tmp_path / name, **settings)
     check_reading(path, settings.get("num_frames", 60))
     assert VideoFile(path).fps == pytest.approx(25, rel=0.05)
+
+
+def test_every_kind_of_file_that_is_looked_for_is_read_in_a_test() -> None:
+    assert set(VIDEO_SUFFIXES) == {Path(name).suffix for name in ENCODINGS}
+
+
+@pytest.mark.parametrize("name", ["mpeg2.ts", "mpeg2.mpg"])
+def test_containers_without_a_list_of_frames_are_searched_and_not_counted(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the start a frame near the end of a long recording would take as long as the recording."""
+    path = encode(tmp_path / name, codec="mpeg2video", num_frames=120, options={"g": "12", "bf": "2"})
+    expected = decode_all(path)
+    monkeypatch.delattr(video_file, "_decode_by_counting")
+    assert np.array_equal(VideoFile(path).read([100])[0].permute(1, 2, 0).numpy(), expected[100])
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -99,7 +134,7 @@ def test_frames_hidden_by_an_edit_list_do_not_count(tmp_path: Path, options: dic
 
 def test_pictures_that_vp8_never_shows_do_not_count(tmp_path: Path) -> None:
     """Clearing a bit of its header turns a picture into one that is referred to but not shown."""
-    source = encode(tmp_path / "whole.webm", codec="libvpx", options={"g": "20"})
+    source = encode(tmp_path / "whole.webm", codec="libvpx", options={"g": "20", "deadline": "realtime"})
     path = tmp_path / "hidden.webm"
     with av.open(str(source)) as read, av.open(str(path), "w") as write:
         stream = write.add_stream_from_template(read.streams.video[0])

@@ -42,6 +42,15 @@ def test_every_video_gets_a_sheet_and_a_clip_in_its_own_shape(checkpoint, clips,
     assert metrics["zero_loss"] == pytest.approx(1, abs=0.05) and metrics["videos"] == 4
 
 
+def test_a_gap_in_time_is_taken(checkpoint, clips, tmp_path, capsys):
+    config = ReconstructConfig(checkpoint, clips / "clip0.mp4", tmp_path / "out", pairs=1, frame_gap="125ms")
+    metrics = run(config)  # 24 frames per second: 3 frames
+    again = run(ReconstructConfig(checkpoint, clips / "clip0.mp4", tmp_path / "same", pairs=1, frame_gap=3))
+    assert metrics == again
+    assert "frame_gap: 125ms" in (tmp_path / "out" / "config.yaml").read_text()
+    assert "flat-patch baseline  " in capsys.readouterr().out
+
+
 def test_a_seed_gives_the_same_pictures_and_the_ratio_can_be_changed(checkpoint, clips, tmp_path):
     def sheet(name: str, **options: object) -> bytes:
         run(ReconstructConfig(checkpoint, clips / "clip0.mp4", tmp_path / name, pairs=1, **options))

@@ -34,6 +34,8 @@ def test_the_defaults_are_the_papers():
         ({"image_size": 0}, "image_size"),
         ({"crop_scale": (1.0, 0.2)}, "crop_scale"),
         ({"frame_gap": 0}, "frame_gap"),
+        ({"frame_gap": "40"}, "or a time such as 40ms, but is '40'"),
+        ({"out": "s3://bucket/run"}, "out is s3://bucket/run, and URLs are not read"),
         ({"epochs": 0}, "epochs"),
         ({"hours": 0}, "hours"),
         ({"devices": 0}, "devices"),
@@ -119,13 +121,24 @@ def test_the_small_recipe_fills_in_what_is_not_given():
     assert (paper.size, paper.global_batch_size, paper.steps, paper.epochs) == ((224, 224), 512, None, 100)
 
 
-@pytest.mark.parametrize("options", [{}, {"recipe": "small"}, {"recipe": "small", "epochs": 2}, {"steps": 7}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"recipe": "small"}, {"recipe": "small", "epochs": 2}, {"steps": 7}, {"frame_gap": "40ms"}, {"frame_gap": 3}],
+)
 def test_a_stored_config_reads_back_as_it_was(tmp_path, options):
     before = config(out=tmp_path, **options)
     save_config(before)
     assert changed_keys(before, tmp_path) == []
     parsed = cli.parse("pretrain", ["--config", str(tmp_path / "config.yaml")])
     assert parsed == before
+
+
+@pytest.mark.parametrize(("word", "value"), [("3", 3), ("40", 40), ("40ms", "40ms"), ("33.4ms", "33.4ms")])
+def test_a_gap_on_the_command_line_is_frames_or_a_time(word, value):
+    words = ["--data", "videos", "--backbone", "resnet18", "--out", "out", "--frame_gap", word]
+    assert cli.parse("pretrain", words).frame_gap == value
+    with pytest.raises(UserError, match=r"frame_gap must be a number of frames, at least 1, or a time such as 40ms"):
+        cli.parse("pretrain", [*words, "--frame_gap", "40 s"])
 
 
 def test_null_is_what_the_recipe_says(tmp_path):

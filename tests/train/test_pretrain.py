@@ -1,3 +1,4 @@
+import csv
 import json
 import math
 import subprocess
@@ -150,6 +151,9 @@ def test_broken_videos_are_skipped_and_counted(partly_damaged, tmp_path):
     metrics = videomac.pretrain(**options(partly_damaged, tmp_path, epochs=1, held_out=0))
     assert metrics == json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["skipped_videos"] == 1 and metrics["videos"] == 5
+    with (tmp_path / "skipped.csv").open(newline="") as file:
+        (skipped,) = csv.DictReader(file)
+    assert skipped["name"].endswith(".mp4") and skipped["reason"] and str(partly_damaged) not in skipped["reason"]
     # Pairs are numbered video by video: the damaged one's are the last 23 of 115, 112 of which make 7 batches.
     assert 20 <= metrics["skipped_pairs"] <= 23
     assert metrics["skipped_pairs"] == sum(int(row["skipped_pairs"]) for row in rows(tmp_path))

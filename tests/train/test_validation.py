@@ -21,6 +21,14 @@ def test_pairs_are_spread_over_the_excerpts_and_labelled():
     assert torch.equal(held_out.mask, again.mask) and torch.equal(held_out.pair, again.pair)
 
 
+def test_a_gap_in_time_counts_in_frames_of_each_video():
+    videos = [Numbers("film", 200, fps=24.0), Numbers("phone", 200, fps=60.0)]
+    _, excerpts = split_held_out(videos, 2, frame_gap="40ms")
+    model = VideoMAC("test_convnext", decoder_width=16, mask_ratio=0.5)
+    held_out = load_held_out(excerpts, 2, "40ms", (64, 64), model)
+    assert held_out.labels == ("film, frames 189 and 190", "phone, frames 189 and 191")
+
+
 class Ramp:
     """Frames of 64x160 pixels that tell every place and frame: red is the column, green the row, blue the frame."""
 

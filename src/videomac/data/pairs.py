@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from videomac.data.transforms import PairTransform
 from videomac.data.video import Video, VideoError
 from videomac.errors import UserError
+from videomac.utils.frame_gap import FrameGap
 from videomac.utils.seeding import check_seed, hashed
 
 logger = logging.getLogger(__name__)
@@ -49,14 +50,14 @@ class FramePairs(Dataset[Sample]):
 
     Attributes:
         videos: where the pairs come from.
-        frame_gap: distance between frame a and frame b, at least 1.
+        frame_gap: distance between frame a and frame b.
     """
 
     def __init__(
         self,
         videos: Sequence[Video],
         *,
-        frame_gap: int = 1,
+        frame_gap: int | str = 1,
         transform: PairTransform,
         sample_mask: MaskSampler,
         seed: int = 0,
@@ -64,8 +65,8 @@ class FramePairs(Dataset[Sample]):
         """Count the pairs.
 
         Args:
-            videos: those with `frame_gap` frames or fewer give no pair.
-            frame_gap: see the class.
+            videos: those that are not longer than `frame_gap` give no pair.
+            frame_gap: a number of frames, at least 1, or a time such as "40ms", rounded to whole frames of each video.
             transform: from uint8 frames to the network's input.
             sample_mask: draws the masks of so many pairs from a generator, such as `models.masking.MaskSampler`.
             seed: not negative.
@@ -73,12 +74,10 @@ class FramePairs(Dataset[Sample]):
         Raises:
             UserError: there is no pair, or an option is out of range.
         """
-        if frame_gap < 1:
-            raise UserError(f"frame_gap must be at least 1, not {frame_gap}")
-        self.videos, self.frame_gap, self._transform = videos, frame_gap, transform
+        self.videos, self.frame_gap, self._transform = videos, FrameGap(frame_gap), transform
         self._sample_mask = sample_mask
         self._seed = check_seed(seed)
-        counts = [max(0, len(video) - frame_gap) for video in videos]
+        counts = [max(0, len(video) - self.frame_gap.frames(video.fps)) for video in videos]
         self._ends = np.cumsum(np.array(counts, dtype=np.int64))
         if not len(self):
             raise UserError(f"none of {len(videos)} videos has two frames {frame_gap} apart: add longer ones")
@@ -118,11 +117,11 @@ class FramePairs(Dataset[Sample]):
         for attempt in range(1, _MAX_ATTEMPTS + 1):
             video, first = self.locate(wanted)
             try:
-                return video.read([first, first + self.frame_gap]), attempt > 1
+                return video.read([first, first + self.frame_gap.frames(video.fps)]), attempt > 1
             except VideoError as error:
                 problem = error
                 if video.name not in self._reported:
                     self._reported.add(video.name)
-                    logger.warning("other pairs take the place of unreadable ones: %s", error)
+                    logger.warning("skipped an unreadable pair and used another: %s", error)
             wanted = hashed(self._seed, epoch, index, attempt) % len(self)
         raise UserError(f"{_MAX_ATTEMPTS} pairs in a row could not be read, check the videos; the last: {problem}")

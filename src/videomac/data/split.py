@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from videomac.data.video import Video
+from videomac.utils.frame_gap import FrameGap
 from videomac.utils.spacing import evenly_spaced
 
 
@@ -39,18 +40,24 @@ class Excerpt:
         return self.video.read([self.start + index for index in indices])
 
 
-def split_held_out(videos: Sequence[Video], pairs: int, frame_gap: int) -> tuple[list[Video], list[Excerpt]]:
+def split_held_out(videos: Sequence[Video], pairs: int, frame_gap: int | str) -> tuple[list[Video], list[Excerpt]]:
     """Set aside what `pairs` held-out pairs need.
 
     With at least ten videos per held-out pair, whole videos are set aside, evenly spread over the sorted list; with
     fewer, the last tenth of evenly spread videos, if that is enough frames for a pair.
 
+    Args:
+        videos: in the order in which they are spread over.
+        pairs: that will be held out.
+        frame_gap: distance of the two frames of a pair, in frames or as a time such as "40ms".
+
     Returns:
         the videos to train on, and the held-out excerpts (possibly fewer than `pairs`, possibly none).
     """
     whole = len(videos) >= 10 * pairs
-    least = frame_gap + 1 if whole else 10 * (frame_gap + 1)
-    candidates = [index for index, video in enumerate(videos) if len(video) >= least]
+    gap = FrameGap(frame_gap)
+    share = 1 if whole else 10
+    candidates = [index for index, video in enumerate(videos) if len(video) >= share * (gap.frames(video.fps) + 1)]
     count = min(pairs, len(candidates))
     chosen = {candidates[index] for index in evenly_spaced(count, len(candidates))}
     training: list[Video] = []

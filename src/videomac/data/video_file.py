@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, dropwhile, groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,12 +27,14 @@ from torch import Tensor
 from videomac.data.video import DEFAULT_FPS, VideoError, check_indices, reason, version
 
 logger = logging.getLogger(__name__)
+MOST_FPS = 1000
+"""Frames per second that a header may claim."""
 
 
 class VideoFile:
     """A video file, read with PyAV.
 
-    The constructor reads the header only where that can be trusted for the number of frames (mp4 and mov); any other
+    The constructor reads the header only where that can be trusted for the number of frames (mp4, mov, 3gp); any other
     container is read through once, without decoding. `read` goes to the key frame before the frame it wants and decodes
     from there; which time stamp belongs to which frame number comes from one pass over the file's packets, kept for the
     most recently used files of this process. Frames are turned upright where the file says how; pixels count as square.
@@ -51,7 +53,7 @@ class VideoFile:
         self.path = Path(path)
         self.name = name if name is not None else self.path.name
         with _opened(self.path) as (container, stream):
-            self.fps = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+            self.fps = _rate(stream)
             num_frames = _frames_by_header(container, stream)
         self._num_frames = num_frames if num_frames is not None else len(_packet_index(*version(self.path)))
         if not self._num_frames:
@@ -77,14 +79,13 @@ class VideoFile:
         for slot, number in enumerate(indices):
             slots.setdefault(number, []).append(slot)
         pixels: np.ndarray | None = None
-        with _opened(self.path) as (container, stream):
-            for number, picture in _decode(container, stream, index, sorted(slots)):
-                if pixels is None:
-                    pixels = np.empty((len(indices), *picture.shape), dtype=np.uint8)
-                if picture.shape != pixels.shape[1:]:
-                    raise VideoError(f"{self.path}: the frame size changes within the video, at frame {number}")
-                for slot in slots.pop(number):
-                    pixels[slot] = picture
+        for number, picture in _pictures(self.path, index, sorted(slots)):
+            if pixels is None:
+                pixels = np.empty((len(indices), *picture.shape), dtype=np.uint8)
+            if picture.shape != pixels.shape[1:]:
+                raise VideoError(f"{self.path}: the frame size changes within the video, at frame {number}")
+            for slot in slots.pop(number):
+                pixels[slot] = picture
         if slots or pixels is None:
             raise VideoError(f"{self.path}: frame {min(slots)} of {len(self)} cannot be decoded")
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
@@ -129,6 +130,12 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise VideoError(f"{path}: {reason(error)}") from error
 
 
+def _rate(stream: VideoStream) -> float:
+    rates = (float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate)
+    # DV files give the ticks of their clock in place of their frames.
+    return next((rate for rate in rates if rate <= MOST_FPS), DEFAULT_FPS)
+
+
 def _frames_by_header(container: InputContainer, stream: VideoStream) -> int | None:
     """The number of frames if the header lists every one (mp4 and mov that are not fragmented), else None.
 
@@ -153,8 +160,8 @@ def _packet_index(path: Path, version: int) -> _PacketIndex:
     keys: list[int] = []
     with _opened(path) as (container, stream):
         codec, reorders = stream.codec_context.name, stream.codec_context.has_b_frames
-        # AVI stores no presentation times. Where FFmpeg could not work them out it gives decoding times, which ascend.
-        guessed = "avi" in container.format.name and reorders
+        # These store no presentation times. Where FFmpeg could not work them out it gives decoding times, which ascend.
+        guessed = bool({"avi", "mxf"} & set(container.format.name.split(","))) and reorders
         for packet in _packets(container, stream):
             if packet.is_keyframe and packet.pts is not None:
                 keys.append(packet.pts)
@@ -183,12 +190,10 @@ def _shows_a_frame(packet: Packet[VideoStream], codec: str) -> bool:
     return codec != "vp8" or bool(bytes(packet)[0] & 0x10)
 
 
-def _decode(
-    container: InputContainer, stream: VideoStream, index: _PacketIndex, numbers: Sequence[int]
-) -> Iterator[tuple[int, np.ndarray]]:
+def _pictures(path: Path, index: _PacketIndex, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (number, RGB picture [H, W, 3]) for ascending frame numbers, leaving out what cannot be decoded."""
     reformatter = VideoReformatter()
-    for number, frame in _decode_frames(container, stream, index, numbers):
+    for number, frame in _frames(path, index, numbers):
         if frame.is_corrupt:
             continue
         # One thread: PyAV would start a pool for every small picture.
@@ -196,22 +201,35 @@ def _decode(
         yield number, np.rot90(picture, round(frame.rotation / 90))
 
 
-def _decode_frames(
-    container: InputContainer, stream: VideoStream, index: _PacketIndex, numbers: Sequence[int]
+class _NotSearchable(Exception):
+    """A container in which a key frame cannot be found by its time."""
+
+
+def _frames(path: Path, index: _PacketIndex, numbers: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+    """Yield frames from their key frames on, or, where these cannot be found, from the start of the file on."""
+    left = list(numbers)
+    if index.times is not None:
+        with _opened(path) as (container, stream), suppress(_NotSearchable):
+            for number, frame in _decode_from_keys(container, stream, index.times, index.key_times, numbers):
+                left.remove(number)
+                yield number, frame
+            return
+    with _opened(path) as (container, stream):
+        yield from _decode_by_counting(container, stream, left)
+
+
+def _decode_from_keys(
+    container: InputContainer, stream: VideoStream, times: np.ndarray, key_times: np.ndarray, numbers: Sequence[int]
 ) -> Iterator[tuple[int, VideoFrame]]:
-    times = index.times
-    if times is None:
-        yield from _decode_by_counting(container, stream, numbers)
-        return
     context = stream.codec_context
     # Pictures that no other picture refers to and nobody asked for need not be decoded; these decoders heed the request
     # packet by packet (dav1d does not).
     skip: Literal["NONREF", "DEFAULT"] = "NONREF" if context.name in ("h264", "hevc") else "DEFAULT"
-    key_of = np.searchsorted(index.key_times, times[list(numbers)], side="right") - 1
+    key_of = np.searchsorted(key_times, times[list(numbers)], side="right") - 1
     for key, group in groupby(zip(key_of.tolist(), numbers, strict=True), key=lambda pair: pair[0]):
         wanted = {int(times[number]): number for _, number in group}
         unfed: set[int | None] = set(wanted)
-        for packet in _packets_from_key(container, stream, index, key):
+        for packet in _packets_from_key(container, stream, key_times, key):
             context.skip_frame = "DEFAULT" if packet.pts in unfed else skip
             frames = packet.decode()
             unfed.discard(packet.pts)
@@ -223,11 +241,30 @@ def _decode_frames(
 
 
 def _packets_from_key(
-    container: InputContainer, stream: VideoStream, index: _PacketIndex, key: int
+    container: InputContainer, stream: VideoStream, key_times: np.ndarray, key: int
 ) -> Iterator[Packet[VideoStream]]:
-    # -1, before the first key frame: what cannot be decoded from there cannot be decoded at all.
-    container.seek(int(index.key_times[max(key, 0)]), stream=stream)
-    return container.demux(stream)
+    """The packets from a key frame, or an earlier one, on.
+
+    Containers without a list of their frames (MPEG transport and program streams, ASF) are searched, and the search may
+    end behind the frame: then it is repeated for earlier and earlier ones.
+
+    Raises:
+        _NotSearchable: none of them is found.
+    """
+    key = max(key, 0)  # -1, before the first key frame: what cannot be decoded from there cannot be decoded at all
+    for back in (0, 1, 2, 4, 8, 16, 32, 64):
+        with suppress(av.FFmpegError):
+            container.seek(int(key_times[max(key - back, 0)]), stream=stream)
+            packets = _from_key_on(container.demux(stream))
+            first = next(packets, None)
+            if first is not None and first.pts in key_times[: key + 1]:
+                return chain([first], packets)
+    raise _NotSearchable
+
+
+def _from_key_on(packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
+    """Drop what stands before the first key frame, which would be decoded to something else than in a row."""
+    return dropwhile(lambda packet: not packet.is_keyframe or packet.pts is None, packets)
 
 
 def _decode_by_counting(

@@ -55,7 +55,7 @@ def run(config: FiguresConfig) -> dict[str, Any]:
     return metrics
 
 
-def _one_video(path: Path, frame_gap: int) -> Video:
+def _one_video(path: Path, frame_gap: int | str) -> Video:
     videos = find_videos(path, frame_gap)
     if len(videos) > 1:
         raise UserError(f"{path} holds {len(videos)} videos: name one of them")

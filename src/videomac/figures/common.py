@@ -47,9 +47,11 @@ def save_figure(figure: Figure, stem: Path) -> None:
 
 
 def read_pairs(
-    config: FiguresConfig, model: VideoMAC, video: Video, starts: Sequence[int]
+    config: FiguresConfig, model: VideoMAC, video: Video, starts: Sequence[int], gap: int
 ) -> Float[Tensor, "pairs 2 3 height width"]:
-    """The pairs that begin at these frames, in the size trained with, normalised, on the model's device.
+    """The pairs that begin at these frames and end `gap` frames later, in the size trained with, normalised.
+
+    They lie on the model's device.
 
     Raises:
         UserError: the video cannot be read.
@@ -58,7 +60,7 @@ def read_pairs(
         height, width = video.read([0]).shape[-2:]
         short_side = config.image_size or trained_size(config.runs[0])
         size = fitting_size(height, width, short_side, model.patch_size)
-        frames = [normalize(resize(video.read([t, t + config.frame_gap]), size)) for t in starts]
+        frames = [normalize(resize(video.read([t, t + gap]), size)) for t in starts]
     except VideoError as error:
         raise UserError(f"the video cannot be read: {error}") from error
     return torch.stack(frames).to(next(model.parameters()).device)

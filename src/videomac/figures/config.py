@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from videomac.config import require_at_least, require_mask_ratio
 from videomac.errors import UserError
+from videomac.utils.frame_gap import FrameGap
 
 
 @dataclass
@@ -31,8 +32,8 @@ class FiguresConfig:
     """Share of the patches to hide in Fig. 8, if not the one trained with; the paper shows 0.6."""
     image_size: int | None = None
     """Short side of the frames in pixels, if not the one trained with."""
-    frame_gap: int = 1
-    """Distance between the two frames of a pair, in frames."""
+    frame_gap: int | str = 1
+    """Distance between the two frames of a pair: a number of frames, or a time such as 40ms."""
     masks: int = 40
     """Masks that Fig. 2 averages over."""
     seed: int = 0
@@ -49,6 +50,7 @@ class FiguresConfig:
         self.evaluations = None if self.evaluations is None else [Path(folder) for folder in self.evaluations]
         if not self.runs:
             raise UserError("nothing to draw: name at least one run")
-        require_at_least(self, 1, "pairs", "frame_gap", "masks")
+        FrameGap(self.frame_gap)
+        require_at_least(self, 1, "pairs", "masks")
         if self.mask_ratio is not None:
             require_mask_ratio(self.mask_ratio)

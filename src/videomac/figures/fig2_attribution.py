@@ -28,6 +28,7 @@ from videomac.models.masking import num_visible
 from videomac.models.videomac import VideoMAC
 from videomac.reconstruction.pictures import Reconstruction, reconstruct_frames
 from videomac.sparse import upsample_mask
+from videomac.utils.frame_gap import FrameGap
 
 CELLS_PER_STRIDE = 4
 """Resolution of the map."""
@@ -49,8 +50,9 @@ def draw(config: FiguresConfig, model: VideoMAC, video: Video) -> Drawn:
     Raises:
         UserError: the video cannot be read.
     """
-    start = (len(video) - config.frame_gap) // 2
-    frames = read_pairs(config, model, video, [start])[0]
+    gap = FrameGap(config.frame_gap).frames(video.fps)
+    start = (len(video) - gap) // 2
+    frames = read_pairs(config, model, video, [start], gap)[0]
     grid = (frames.shape[2] // model.patch_size, frames.shape[3] // model.patch_size)
     masks = covering_masks(config.masks, grid, model.mask_ratio, torch.Generator().manual_seed(config.seed))
     past = look("past frame", model.online, frames[0], masks, config.seed, norm_pix_loss=model.norm_pix_loss)
@@ -62,7 +64,7 @@ def draw(config: FiguresConfig, model: VideoMAC, video: Video) -> Drawn:
         heat=np.stack([past.heat, current.heat]),
         masks=masks.numpy(),
         frames=np.stack([looked.pictures.frame[0].numpy() for looked in (past, current)]),
-        frame_numbers=np.array([start, start + config.frame_gap]),
+        frame_numbers=np.array([start, start + gap]),
     )
     sentence = f"where reconstruction looks (the two frames' maps correlate by {similarity:.2f})"
     return Drawn(sentence, {"fig2": similarity})

@@ -22,7 +22,8 @@ from videomac.reconstruction.config import ReconstructConfig
 from videomac.reconstruction.pairs import MaskedPairs, fitting_size, reconstruct_pairs
 from videomac.reconstruction.pictures import pairs_sheet, reconstruct_frames
 from videomac.utils.device import pick_device
-from videomac.utils.run_dir import prepare_out_dir, table, write_metrics, write_rows
+from videomac.utils.frame_gap import FrameGap
+from videomac.utils.run_dir import in_words, prepare_out_dir, table, write_metrics, write_rows
 from videomac.utils.spacing import evenly_spaced
 from videomac.utils.video_writer import write_video
 
@@ -60,14 +61,14 @@ def run(config: ReconstructConfig) -> dict[str, Any]:
             print(f"skipped {error}")
             continue
         rows.append(row)
-        print(f"{row['video']}: loss {row['loss']:.3f} (predicting zero: {row['zero_loss']:.3f})", flush=True)
+        print(f"{row['video']}: loss {row['loss']:.3f} (flat-patch baseline: {row['zero_loss']:.3f})", flush=True)
     if not rows:
         raise UserError(f"no video in {config.video} could be read")
     write_rows(config.out / "metrics.csv", rows)
     metrics = {key: sum(row[key] for row in rows) / len(rows) for key in ("loss", "zero_loss")}
     metrics |= {"videos": len(rows), "skipped_videos": len(videos) - len(rows)}
     write_metrics(config.out, metrics)
-    print(table([(key.replace("_", " "), value) for key, value in metrics.items()]))
+    print(table([(in_words(key), value) for key, value in metrics.items()]))
     print(f"sheets (.png) and clips (.mp4) are in {config.out}")
     return metrics
 
@@ -83,13 +84,14 @@ def _reconstruct_video(
         clip_mask = random_mask(1, grid, model.mask_ratio, generator)
     except ValueError as error:
         raise UserError(str(error)) from error
-    count = min(config.pairs, len(video) - config.frame_gap)
-    firsts = evenly_spaced(count, len(video) - config.frame_gap)
-    pair = torch.stack([normalize(resize(video.read([t, t + config.frame_gap]), size)) for t in firsts])
-    labels = tuple(f"{name}, frames {t} and {t + config.frame_gap}" for t in firsts)
+    gap = FrameGap(config.frame_gap).frames(video.fps)
+    count = min(config.pairs, len(video) - gap)
+    firsts = evenly_spaced(count, len(video) - gap)
+    pair = torch.stack([normalize(resize(video.read([t, t + gap]), size)) for t in firsts])
+    labels = tuple(f"{name}, frames {t} and {t + gap}" for t in firsts)
     held_out = MaskedPairs(pair, model.sample_mask(count, size, generator), labels)
     result = reconstruct_pairs(model, held_out)
-    numbers = f"loss {result.loss:.3f} (predicting zero: {result.zero_loss:.3f})"
+    numbers = f"loss {result.loss:.3f} (flat-patch baseline: {result.zero_loss:.3f})"
     pairs_sheet(model, held_out, result.output, numbers).save(config.out / f"{name}.png")
 
     write_video(config.out / f"{name}.mp4", _clip(video, model, size, clip_mask), video.fps)
@@ -99,7 +101,7 @@ def _reconstruct_video(
 def _file_names(videos: list[Video]) -> list[str]:
     """Return a file name for each video: its name without the suffix, unless two would then be the same."""
     names = [video.name.replace("/", "_") for video in videos]
-    short = [Path(name).stem if name.endswith(VIDEO_SUFFIXES) else name for name in names]
+    short = [Path(name).stem if name.lower().endswith(VIDEO_SUFFIXES) else name for name in names]
     return short if len(set(short)) == len(short) else names
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from videomac.config import require_at_least, require_mask_ratio
+from videomac.utils.frame_gap import FrameGap
 
 
 @dataclass
@@ -28,8 +29,8 @@ class ReconstructConfig:
     """Share of the patches to hide, if not the one trained with."""
     image_size: int | None = None
     """Short side of the frames in pixels, if not the one trained with; the long side keeps the frame's shape."""
-    frame_gap: int = 1
-    """Distance between the two frames of a pair, in frames."""
+    frame_gap: int | str = 1
+    """Distance between the two frames of a pair: a number of frames, or a time such as 40ms."""
     seed: int = 0
     """Seed of the masks."""
     device: str = "auto"
@@ -40,6 +41,7 @@ class ReconstructConfig:
     def __post_init__(self) -> None:
         """Put paths into their final form and refuse what cannot work."""
         self.checkpoint, self.video, self.out = Path(self.checkpoint), Path(self.video), Path(self.out)
-        require_at_least(self, 1, "pairs", "frame_gap")
+        FrameGap(self.frame_gap)
+        require_at_least(self, 1, "pairs")
         if self.mask_ratio is not None:
             require_mask_ratio(self.mask_ratio)

@@ -55,8 +55,8 @@ def _found(out: Path, owned: Sequence[str]) -> list[Path]:
 
 def write_metrics(out: Path, metrics: Mapping[str, Any]) -> None:
     """Write the final numbers to `metrics.json`, and where they were made to `environment.json`."""
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
 
 
 def environment() -> dict[str, str | int]:
@@ -77,7 +77,7 @@ def environment() -> dict[str, str | int]:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a table of equal rows as CSV."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -91,8 +91,13 @@ def table(rows: Sequence[tuple[str, Any]]) -> str:
     )
 
 
+def in_words(key: str) -> str:
+    """The name of a number in `metrics.json` for people, who know the zero loss as the flat-patch baseline."""
+    return key.replace("zero_loss", "flat-patch baseline").replace("_", " ")
+
+
 def read_rows(path: Path, last_step: int) -> list[dict[str, str]]:
     """Read the complete rows of a `metrics.csv` up to a step."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
     return [row for row in rows if row["step"].isdigit() and int(row["step"]) <= last_step]
