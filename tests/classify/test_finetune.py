@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,15 @@ def test_every_command_of_the_page_runs_on_small_images(images, tmp_path, monkey
         done.append((name, json.loads((out / "metrics.json").read_text())))
     assert [name for name, _ in done] == ["finetune", "finetune", "probe", "probe"]
     assert done[0][1]["steps"] == done[1][1]["steps"] == 3 and done[2][1]["train_images"] == 24
+
+
+def test_a_run_ends_when_it_has_printed_its_result(images, tmp_path):
+    """Data processes are gone by then: nothing waits for them, or for an alarm, afterwards."""
+    with subprocess.Popen(
+        flags(images, tmp_path / "run", workers=1, epochs=1), stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        assert any("which classes are taken for which" in line for line in iter(run.stdout.readline, ""))
+        printed = time.monotonic()
+        assert run.wait(60) == 0
+    assert time.monotonic() - printed < 20  # it took 35 seconds, of 30 and 5 seconds' time limits

@@ -5,6 +5,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.train import runs
@@ -59,3 +60,20 @@ def assert_equal_runs(a: Path, b: Path) -> None:
     assert first["optimizer_states"][0]["state"]
     for part in ("global_step", "state_dict", "optimizer_states", "videomac", "data"):
         assert_equal(first[part], second[part], part)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_no_data_process_outlives_a_killed_run(clips, tmp_path):
+    """The main process alone is killed, as the kernel does when memory runs out."""
+    arguments = command(clips, tmp_path / "run")
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+        assert run.stdout is not None
+        assert any(line.startswith("step 1/12") for line in iter(run.stdout.readline, ""))
+        children = psutil.Process(run.pid).children(recursive=True)
+        assert len(children) >= 2
+        run.kill()
+        run.wait()
+        _, alive = psutil.wait_procs(children, timeout=5)
+        for child in alive:
+            child.kill()
+    assert not alive
