@@ -319,18 +319,6 @@ def test_pickle_round_trip(tmp_path: Any) -> None:
     assert torch.equal(loaded(frames, mask), encoder(frames, mask))
 
 
-@pytest.mark.parametrize("name", ["convnextv2_atto", "seresnet50"])
-def test_compiled_equals_eager(name: str) -> None:
-    """The graph that torch.compile captures, for one mask and then for another, without capturing anew."""
-    network = build(name, **SMALL[name]).eval()
-    encoder = SparseEncoder(network).eval()
-    compiled = torch.compile(encoder, backend="aot_eager")
-    for seed in (0, 1):
-        frames, _ = make_batch((96, 160), "quarter", False)
-        mask = random_mask(4, (3, 5), 0.75, generator=torch.Generator().manual_seed(seed))
-        assert output_error(compiled(frames, mask), encoder(frames, mask)) < 1e-10
-
-
 @pytest.mark.parametrize(
     ("frames", "mask", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 
 from videomac.models.masking import random_mask
-from videomac.sparse import Blocks, LayoutSlot
+from videomac.sparse import Blocks, LayoutSlot, functional
 from videomac.sparse import triton_kernels as kernels
 from videomac.sparse.blocks import Halo
 from videomac.sparse.canvas import MaskedCanvas
@@ -184,6 +185,109 @@ def test_fused_kernels(size: int, channels: int, kernel: int, bias: bool, dtype:
     assert of_weight.dtype == torch.float32
     for ours, truth in ((output, exact), (of_rows, exact_rows.grad), (of_weight, exact_weight.grad)):
         assert (ours.cpu().double() - truth).abs().max() <= tolerance * truth.abs().max()
+
+
+@pytest.fixture
+def kernels_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The fused kernels, in Triton's interpreter, wherever the engine would take them on a GPU; not tried yet."""
+    if kernels.triton is None or torch.cuda.is_available():
+        pytest.skip("needs Triton's interpreter")
+    monkeypatch.setattr(kernels, "usable", lambda rows: rows.dtype in kernels.DTYPES)
+    functional.kernels_work.cache_clear()
+    yield
+    functional.kernels_work.cache_clear()
+
+
+def depthwise_on_blocks() -> list[Tensor]:
+    torch.manual_seed(0)
+    blocks, layer = layout(batch=1), aware(nn.Conv2d(6, 6, 3, padding=1, groups=6))
+    x = torch.randn(len(blocks), 6, 2, 2, requires_grad=True)
+    return gradients(layer.on_blocks(x, blocks), layer, x)
+
+
+@pytest.mark.usefixtures("kernels_on_the_cpu")
+def test_kernels_that_work_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    original = kernels.depthwise
+
+    def counted(rows: Tensor, *rest: Any, **options: Any) -> Tensor:
+        calls.append(len(rows))
+        return original(rows, *rest, **options)
+
+    monkeypatch.setattr(kernels, "depthwise", counted)
+    first = depthwise_on_blocks()
+    assert len(calls) == 2 * len(kernels.DTYPES) + 2, "a trial, once, then forward and backward"
+    depthwise_on_blocks()
+    assert len(calls) == 2 * len(kernels.DTYPES) + 4
+    monkeypatch.setattr(kernels, "usable", lambda rows: False)
+    for fused, plain in zip(first, depthwise_on_blocks(), strict=True):
+        torch.testing.assert_close(fused, plain)
+
+
+def wrong_by_a_little(*arguments: Any, **options: Any) -> Tensor:
+    return working_depthwise(*arguments, **options) * 1.1
+
+
+def not_a_number(*arguments: Any, **options: Any) -> Tensor:
+    return working_depthwise(*arguments, **options) * float("nan")
+
+
+def does_not_compile(*arguments: Any, **options: Any) -> Tensor:
+    raise NameError("Cannot access global variable Any from within @jit'ed function")
+
+
+working_depthwise = kernels.depthwise
+
+
+@pytest.mark.usefixtures("kernels_on_the_cpu")
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (wrong_by_a_little, "wrong by 0.1 "),
+        (not_a_number, "wrong by inf"),
+        (does_not_compile, "NameError: Cannot access"),
+    ],
+)
+def test_broken_kernels_are_not_used_and_one_warning_says_why(
+    broken: Any, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "depthwise", broken)
+    with pytest.warns(UserWarning, match=reason) as warnings:
+        results = depthwise_on_blocks()
+    assert len(warnings) == 1
+    assert "VIDEOMAC_KERNELS=0" in str(warnings[0].message)
+    again = depthwise_on_blocks()  # silently: warnings are errors here
+    monkeypatch.setattr(kernels, "usable", lambda rows: False)
+    for plain, second, expected in zip(results, again, depthwise_on_blocks(), strict=True):
+        assert torch.equal(plain, expected)
+        assert torch.equal(second, expected)
+
+
+@pytest.mark.usefixtures("kernels_on_the_cpu")
+def test_kernels_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDEOMAC_KERNELS", "0")
+    monkeypatch.setattr(kernels, "depthwise", does_not_compile)
+    depthwise_on_blocks()
+
+
+@pytest.mark.parametrize("layer", ["3x3", "depthwise"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_weight_gradients_lie_in_memory_as_their_weights(layer: str, memory_format: torch.memory_format) -> None:
+    convolution = nn.Conv2d(6, 6, 3, padding=1, groups=1 if layer == "3x3" else 6).to(memory_format=memory_format)
+    blocks, handed = layout(), []
+    convolution.weight.register_hook(lambda gradient: handed.append(gradient.stride()))
+    x = torch.randn(len(blocks), 6, 2, 2)
+    aware(convolution).on_blocks(x, blocks).sum().backward()
+    assert handed == [convolution.weight.stride()]
+
+
+def test_somewhere_in_every_table_is_nowhere() -> None:
+    """Backward passes name that place for "no gradient"; no row may be fetched there, whatever the mask."""
+    for seed in range(20):
+        blocks = Blocks(random_mask(2, (3, 3), 0.6, generator=torch.Generator().manual_seed(seed)))
+        for size, halo in ((2, Halo(1, 1, 1, 1)), (1, Halo(0, 0, 0, 2)), (2, Halo(0, 1, 0, 0)), (2, Halo(0, 0, 1, 0))):
+            table = blocks.window_table(size, halo)
+            assert table.flatten()[blocks.nowhere(table, halo)] == len(blocks) * size * size
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -136,7 +136,7 @@ class SparseEncoder(nn.Module):
         return layout
 
     def _find_table_names(self, mask: Tensor, patch_size: int) -> list[TableName]:
-        trial, blocks = copy.deepcopy(self).cpu().float().eval(), Blocks(mask)
+        trial, blocks = copy.deepcopy(self).to_empty(device="cpu").float().eval(), Blocks(mask)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             trial(torch.zeros(1, 3, blocks.rows * patch_size, blocks.columns * patch_size), blocks)
         return list(blocks.tables)
