@@ -19,7 +19,7 @@ from videomac import cli
 from videomac.evaluate.synthetic import scene, write_davis
 from videomac.reporting.command import run
 from videomac.reporting.config import ReportConfig
-from videomac.reporting.reading import read_part
+from videomac.reporting.reading import read_part, without_folders
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,8 @@ def test_the_command_of_an_evaluation_makes_it_again(folders: dict[str, Path]) -
     for key in config.resolved.__dataclass_fields__:
         if key != "name":
             assert getattr(config.resolved, key) == settings[key], key
-    assert config.topk == 3 and config.data == folders["davis"]
-    assert config.backbone == str(folders["run"]) and config.network == "online"
+    assert config.topk == 3 and config.data == Path(folders["davis"].name)
+    assert config.backbone == folders["run"].name and config.network == "online"
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,51 @@ def test_where_weights_are_from_becomes_options(
     assert words[5 : 5 + len(options)] == options
 
 
-def test_the_command_of_a_run_reads_its_config(folders: dict[str, Path]) -> None:
+def test_the_command_of_a_run_reads_its_config(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folders["run"].parent)
+    folders = {"run": Path(folders["run"].name)}
     words = shlex.split(read_part(folders["run"], 0).command)
     config = cli.parse(words[1], words[2:])
     assert config.size == (64, 64) and config.epochs == 2 and config.out == Path("NEW")
+
+
+def test_the_page_names_no_folder_of_this_machine(page: Path, folders: dict[str, Path]) -> None:
+    settings = yaml.safe_load((folders["run"] / "config.yaml").read_text())
+    assert Path(settings["data"]).is_absolute() and Path(settings["out"]).is_absolute()
+    text = page.read_text()
+    assert str(folders["run"].parent) not in text and str(Path(settings["data"]).parent) not in text
+    assert not re.search(r"/(?:tmp|home|root|Users)/", re.sub(r"base64,[^\"]*", "", text))
+    assert f"<td>{Path(settings['data']).name}</td>" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/home/jane doe/my clips/", "my clips"),
+        ("/home/jane/run (online)", "run (online)"),
+        ("~/clips", "clips"),
+        ("C:\\Users\\jane\\clips", "clips"),
+        ("D:/clips/a.mp4", "a.mp4"),
+        ("local-dir:/home/jane/backbone", "local-dir:backbone"),
+        ("runs/mine", "runs/mine"),
+        ("hf-hub:timm/resnet50", "hf-hub:timm/resnet50"),
+        ("24 / 7", "24 / 7"),
+        (["/a/b", {"c": "/d/e"}], ["b", {"c": "e"}]),
+        (0.5, 0.5),
+    ],
+)
+def test_absolute_paths_lose_their_folders(value: Any, shown: Any) -> None:
+    assert without_folders(value) == shown
+
+
+def test_what_was_left_out_is_a_section_whose_names_cannot_break_the_page(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copy(folders["run"] / "config.yaml", tmp_path)
+    (tmp_path / "skipped.csv").write_text('name,reason\n"<b>ü.mts",Invalid data\n2 other files,no videos\n')
+    text = run(ReportConfig(tmp_path)).read_text(encoding="utf-8")
+    assert "Not used" in text and "<td>&lt;b&gt;ü.mts</td><td>Invalid data</td>" in text and "<b>ü" not in text
+    assert "Not used" not in run(ReportConfig(folders["run"], out=tmp_path, overwrite=True)).read_text()
 
 
 def test_a_run_that_has_not_finished_is_shown_as_far_as_it_got(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ HEADLINES = (
     "pairs_per_second",
 )
 TABLES = ("metrics.csv", "classes.csv", "compare.csv")
+ABSOLUTE = re.compile(r"((?:[a-z-]+:(?=[/~]))?)(?:[/~]|[A-Za-z]:[/\\])")
+"""The beginning of an absolute path, with what may stand before it, such as "local-dir:"."""
 SHOWN_AS_CURVES = ("losses.png", "curves.png")
 MOST_ROWS = 200
 
@@ -79,6 +82,7 @@ class Part:
     videos: list[Media]
     notes: list[str]
     tables: list[Table]
+    left_out: Table | None
     environment: dict[str, str]
     command: str
 
@@ -89,7 +93,7 @@ def read_part(folder: Path, most_videos: int) -> Part:
     Raises:
         UserError: nothing that a command of ours made, or a damaged file.
     """
-    settings = read_config(folder)
+    settings = without_folders(read_config(folder))
     command = settings.pop("command")
     metrics = _json(folder / "metrics.json")
     benchmark = settings.get("benchmark")
@@ -110,15 +114,27 @@ def read_part(folder: Path, most_videos: int) -> Part:
         videos=chosen,
         notes=notes,
         tables=tables,
+        left_out=_table(folder / "skipped.csv"),
         environment={key: _text(value) for key, value in _json(folder / "environment.json").items()},
         command=repeat(command, settings, folder),
     )
 
 
+def without_folders(value: Any) -> Any:
+    """Values with the last name alone of every absolute path, because the page is sent to people elsewhere."""
+    if isinstance(value, dict):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(item) for item in value]
+    if isinstance(value, str) and (found := ABSOLUTE.match(value)):
+        return found[1] + re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return value
+
+
 def repeat(command: str, settings: Mapping[str, Any], folder: Path) -> str:
     """The command line that makes such a folder again, in a new one; empty if none would."""
     if not command.startswith("eval "):
-        return f"videomac {command} --config {shlex.quote(str(folder / 'config.yaml'))} --out NEW"
+        return f"videomac {command} --config {shlex.quote(without_folders(str(folder / 'config.yaml')))} --out NEW"
     weights, backbone = str(settings["weights"]), str(settings["features"]["backbone"])
     if weights == "as given":  # a module or function, which has no name on the command line
         return ""
@@ -186,24 +202,33 @@ def _csv_files(folder: Path) -> tuple[list[str], list[Table]]:
     charts: list[str] = []
     tables: list[Table] = []
     for path in (folder / name for name in TABLES if (folder / name).is_file()):
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = [row for row in csv.reader(file) if row] or [[]]
-        if not rows:
-            continue
-        if header[0] == "step":
+        header, *rows = _rows(path)
+        if rows and header[0] == "step":
             charts += _charts([dict(zip(header, row, strict=False)) for row in rows], header)
-        else:
-            shown = [[_cell(value) for value in row] for row in rows[:MOST_ROWS]]
-            tables.append(Table(path.name, header, shown, max(0, len(rows) - MOST_ROWS)))
+        elif (table := _table(path)) is not None:
+            tables.append(table)
     return charts, tables
 
 
+def _table(path: Path) -> Table | None:
+    header, *rows = _rows(path) if path.is_file() else [[]]
+    if not rows:
+        return None
+    shown = [[_cell(value) for value in row] for row in rows[:MOST_ROWS]]
+    return Table(path.name, header, shown, max(0, len(rows) - MOST_ROWS))
+
+
+def _rows(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.reader(file) if row] or [[]]
+
+
 def _cell(value: str) -> str:
-    """Floats with four digits; everything else as it stands."""
+    """Floats with four digits; of absolute paths the last name; everything else as it stands."""
     try:
         return f"{float(value):.4g}" if any(mark in value for mark in ".e") else value
     except ValueError:
-        return value
+        return str(without_folders(value))
 
 
 def _charts(rows: Sequence[Mapping[str, str]], header: Sequence[str]) -> list[str]:
