@@ -46,11 +46,8 @@ docs: $(VENV)/.docs ## build the documentation into site/, warnings being errors
 bench: $(VENV)/.test ## measure speed and memory on the CPU, in ten minutes
 	OMP_NUM_THREADS=1 $(BENCH) --out $(RUNS)/bench --device cpu --steps '[convnextv2_tiny,resnet18]'
 
-bench-gpu: $(VENV)/.test ## check the GPU's kernels, then measure speed and memory there, eager and compiled
-	$(BIN)/python -m pytest tests/sparse/test_functional.py
-	$(BENCH) --out $(RUNS)/bench-gpu --device cuda --precision bf16-mixed --batch 256 --steps '[convnextv2_small,resnet50]'
-	$(BENCH) --out $(RUNS)/bench-gpu-compiled --device cuda --precision bf16-mixed --batch 256 --compile true --steps '[]'
-	$(BIN)/python bench/propagation.py --device cuda
+bench-gpu: $(VENV)/.test ## check what runs on a GPU, then measure speed and memory there, in ten minutes
+	$(BIN)/python bench/gpu.py --out $(RUNS)/bench-gpu
 
 clean: ## remove .venv and everything the tools left, but no runs
 	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache

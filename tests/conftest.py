@@ -14,6 +14,14 @@ if not torch.cuda.is_available():  # before the first import of Triton: our kern
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a GPU are skipped where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no GPU here"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real video and ground truth beside the checkout; tests that need it are skipped where it is not."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import timm
@@ -12,6 +15,7 @@ from torch import nn
 
 import videomac
 from tests.train.runs import options
+from videomac import cli
 from videomac.bench import command
 from videomac.bench.command import encoder_row, paired, peak_bytes, run
 from videomac.bench.config import BenchConfig
@@ -137,3 +141,36 @@ def test_a_row_that_cannot_be_measured_does_not_cost_the_others(
     assert [row["what"] for row in result["rows"]][:3] == names
     assert "not measured: RuntimeError: CUDA error: an illegal memory access was" in capsys.readouterr().out
     assert "not measured" in (tmp_path / "table.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def gpu_script() -> ModuleType:
+    path = Path(__file__).parents[2] / "bench" / "gpu.py"
+    spec = importlib.util.spec_from_file_location("bench_gpu", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench_gpu"] = module  # where its dataclass looks itself up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_parts_of_the_gpu_script_exist_and_end_in_time(gpu_script: ModuleType, tmp_path: Path) -> None:
+    parts = gpu_script.parts(tmp_path, "cuda", 256)
+    assert sum(part.seconds for part in parts) <= 600
+    root = Path(__file__).parents[2]
+    for part in parts:
+        if part.arguments[:2] == ["-m", "videomac"]:
+            assert cli.parse(part.arguments[2], part.arguments[3:]).device == "cuda"
+        for word in part.arguments:
+            assert not word.endswith(".py") or (root / word).is_file()
+
+
+def test_a_part_that_fails_or_hangs_costs_no_other(gpu_script: ModuleType, tmp_path: Path, capsys) -> None:
+    def run_code(name: str, code: str) -> str:
+        return gpu_script.run(gpu_script.Part(name, ["-S", "-c", code], 5), tmp_path)
+
+    hang = "import time; print('so far', flush=True); time.sleep(60)"
+    assert run_code("good", "print('fine')").startswith("done")
+    assert run_code("bad", "print('half'); raise SystemExit(3)").startswith("FAILED, status 3")
+    assert run_code("hung", hang).startswith("STOPPED after 5 s")
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("fine", "half", "so far"))
