@@ -234,7 +234,9 @@ def test_mean_iou_equals_counting_pixel_by_pixel() -> None:
     assert metrics.mean_iou(matrix) == pytest.approx(sum(scores) / len(scores), abs=1e-15)
     for class_ in (20, -1):
         with pytest.raises(ValueError, match="0 to 19"):
-            metrics.confusion_matrix(np.array([[class_]]), np.array([[0]]))
+            metrics.confusion_matrix(np.array([[3, class_]]), np.array([[0, 0]]))
+    with pytest.raises(ValueError, match="differ in shape"):
+        metrics.confusion_matrix(np.zeros((2, 3), int), np.zeros((3, 2), int))
 
 
 def test_a_class_of_one_pixel_counts_and_pixels_of_no_class_do_not() -> None:
