@@ -81,6 +81,7 @@ def propagate_stream(
     labels: Float[Tensor, "labels height width"],
     settings: PropagationSettings,
     known: Sequence[Float[Tensor, "labels height width"]] = (),
+    also: Sequence[tuple[Float[Tensor, "channels height width"], Float[Tensor, "labels height width"]]] = (),
 ) -> Iterator[Float[Tensor, "labels height width"]]:
     """`propagate` for feature maps that come one at a time: yields one label map for each, keeps only the context.
 
@@ -90,6 +91,7 @@ def propagate_stream(
         settings: what is searched and how the found cells vote.
         known: label maps of the frames after frame 0 that were propagated before: they are yielded as they are, and
             searched by those that follow.
+        also: features and label maps of further labelled frames of the video, which are always searched as frame 0 is.
 
     Yields:
         The label map `[L, h, w]` of each frame.
@@ -113,17 +115,20 @@ def propagate_stream(
             )
         if search is None:
             dtype = torch.promote_types(frame.dtype, torch.float32)
-            search = _Search(settings, frame.shape, len(labels), dtype, frame.device)
+            search = _Search(settings, frame.shape, len(labels), dtype, frame.device, len(also))
+            for number, (features_there, labels_there) in enumerate(also):
+                search.store_at(search.extra[number], features_there, labels_there)
             result = labels.to(frame.device, dtype)
         elif time <= len(known):
             result = known[time - 1].to(frame.device, search.dtype)
         else:
             first, latest = context_of(time, settings.context_frames, settings.early_context)
             slots = [search.slot(index) for index in latest]
+            labelled = [search.slot(first), *search.extra]
             if settings.first_frame_window:
-                result = search(frame, windowed=[search.slot(first), *slots], unlimited=[])
+                result = search(frame, windowed=[*labelled, *slots], unlimited=[])
             else:
-                result = search(frame, windowed=slots, unlimited=[search.slot(first)])
+                result = search(frame, windowed=slots, unlimited=labelled)
         search.store(time, frame, result)
         yield result
 
@@ -160,6 +165,7 @@ class _Search:
         num_labels: int,
         dtype: torch.dtype,
         device: torch.device,
+        extra: int = 0,
     ) -> None:
         channels, self.height, self.width = shape
         self.settings, self.dtype, self.device = settings, dtype, device
@@ -170,10 +176,12 @@ class _Search:
         self.tile_h, self.tile_w = (_even_tile(size, device) for size in (self.height, self.width))
         rows = -(-self.height // self.tile_h) * self.tile_h + 2 * self.reach_y
         columns = -(-self.width // self.tile_w) * self.tile_w + 2 * self.reach_x
-        self.bank = torch.zeros(settings.context_frames + 1, rows, columns, channels + 1, dtype=dtype, device=device)
+        count = settings.context_frames + 1 + extra
+        self.extra = list(range(settings.context_frames + 1, count))  # slots of further labelled frames
+        self.bank = torch.zeros(count, rows, columns, channels + 1, dtype=dtype, device=device)
         self.bank[..., -1] = _OUTSIDE
         self.bank[:, self._rows(), self._columns(), -1] = 0
-        self.labels = torch.zeros(settings.context_frames + 1, rows, columns, num_labels, dtype=dtype, device=device)
+        self.labels = torch.zeros(count, rows, columns, num_labels, dtype=dtype, device=device)
         self.beyond: Tensor | None = None  # of the disc, added to the square around it
         if disc and self.windowed:
             dy, dx = (torch.arange(-r, r + 1, device=device) for r in (self.reach_y, self.reach_x))
@@ -192,7 +200,10 @@ class _Search:
 
     def store(self, time: int, features: Tensor, labels: Tensor) -> None:
         """Keep the features `[C, h, w]` and labels `[L, h, w]` of frame `time`."""
-        slot = self.slot(time)
+        self.store_at(self.slot(time), features, labels)
+
+    def store_at(self, slot: int, features: Tensor, labels: Tensor) -> None:
+        """Keep them in a slot."""
         self.bank[slot, self._rows(), self._columns(), :-1] = self._normalize(features)
         self.labels[slot, self._rows(), self._columns()] = labels.permute(1, 2, 0).to(self.dtype)
 

@@ -26,7 +26,7 @@ from videomac.labeling import confidence, pictures
 from videomac.labeling.channels import Channels, Geometry, short_side_for, too_small
 from videomac.labeling.config import FREE_ON_RESUME, PropagateConfig
 from videomac.labeling.extractor import load_extractor
-from videomac.labeling.formats import read_labels, write_formats
+from videomac.labeling.formats import check_formats, read_labels, write_formats
 from videomac.labeling.frames import chosen_frames, frame_size, open_video
 from videomac.labeling.labels import Labels
 from videomac.labeling.passes import MapStore, Propagator, merged
@@ -131,9 +131,10 @@ def _prepare(config: PropagateConfig) -> Job:
     size = frame_size(video, config.start if config.start < len(video) else 0)
     labels = Labels()
     for path in config.labels:
-        labels.add(read_labels(path, video.name, config.start, size), path)
+        labels.add(read_labels(path, video, config.start, size), path)
     frames = chosen_frames(len(video), config.start, config.stop, config.every, labels.frames)
     labels.check(len(video), size, config.start, config.stop)
+    check_formats(config.formats or [], labels)
     short_side, small = short_side_for(labels, size, config.stride)
     if config.short_side != "auto":
         short_side = config.short_side
@@ -291,7 +292,7 @@ def _finish(job: Job, rows: dict[int, Any], frames_per_second: float) -> dict[st
     confidence.plot(out / "confidence.png", frames, sure, job.labels.frames, suggested)
     with _bar(len(frames), "drawing") as bar:
         pictures.write_pictures(out, job.video, job.channels.geometry.frame, rows, job.config.every, bar.update)
-    write_formats(job.config.formats or [], out, job.video, job.channels, job.labels, rows)
+    write_formats(job.config.formats or [], out, job.video, job.config.video, job.channels, job.labels, rows)
     metrics = {
         "frames": len(frames),
         "labelled_frames": len(job.labels.frames),

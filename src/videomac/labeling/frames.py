@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from videomac.data.discovery import find_videos
+from videomac.data.frame_folder import FrameFolder, is_frame, natural_order
 from videomac.data.video import Video, VideoError
 from videomac.errors import UserError
 
@@ -26,6 +28,13 @@ def open_video(path: Path) -> Video:
     if len(videos) > 1:
         raise UserError(f"{path} holds {len(videos)} videos, such as {videos[0].name}: name one of them")
     return videos[0]
+
+
+def picture_names(video: Video) -> list[str]:
+    """Names of the pictures of a folder of frames, in order; none for a file."""
+    if not isinstance(video, FrameFolder):
+        return []
+    return sorted(filter(is_frame, os.listdir(video.path)), key=natural_order)
 
 
 def frame_size(video: Video, frame: int = 0) -> tuple[int, int]:

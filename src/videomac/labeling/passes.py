@@ -121,7 +121,12 @@ class Propagator:
         begin = max(1, finished - context)
         known = [store.load(frame) for frame in leg[begin:finished]]
         order = [leg[0], *leg[begin:]]
-        stream = propagate_stream(self._features(order), anchor, self.settings, known=known)
+        also = [
+            (features, self.channels.draw(self.labels, frame, self.channels.blank()))
+            for frame in self._neighbours(leg[0])
+            for features in self._features([frame])
+        ]
+        stream = propagate_stream(self._features(order), anchor, self.settings, known=known, also=also)
         for frame, maps in zip(order, stream, strict=True):
             maps = maps.cpu()
             if frame != leg[0] and frame in self.labels.frames:
@@ -133,6 +138,16 @@ class Propagator:
             if prune:
                 at = leg.index(frame)
                 store.keep_only({leg[0], *leg[max(0, at - context) : at + 1]})
+
+    def _neighbours(self, frame: int) -> list[int]:
+        """The nearest labelled frames on both sides, as far as they say something about every label.
+
+        They are searched too: were an object hidden in the frame from which it is propagated, it would be lost.
+        """
+        groups = [set(group_frames(self.labels, group)) for group in self.channels.groups]
+        whole = sorted(set.intersection(*groups) - {frame})
+        before, after = [f for f in whole if f < frame], [f for f in whole if f > frame]
+        return before[-1:] + after[:1]
 
     def _features(self, order: Sequence[int]) -> Iterator[Tensor]:
         """Features of frames, one by one: what a frame's are must not depend on its neighbours in a batch."""
