@@ -17,7 +17,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 import videomac
 from videomac.data.discovery import find_videos
 from videomac.data.transforms import normalize, resize
-from videomac.data.video import Video
+from videomac.data.video import Video, VideoError
 from videomac.evaluate.overlays import contact_sheet
 from videomac.utils.spacing import evenly_spaced
 
@@ -34,8 +34,18 @@ class Index:
 
     def __init__(self, backbone: nn.Module, videos: Sequence[Video], frames_per_video: int = 8) -> None:
         self.backbone, self.videos = backbone, videos
-        self.places = [(video, frame) for video in videos for frame in evenly_spaced(frames_per_video, len(video))]
-        vectors = torch.cat([describe(backbone, video.read([frame])) for video, frame in self.places])
+        self.places, described = [], []
+        for video in videos:
+            places = [(video, frame) for frame in evenly_spaced(frames_per_video, len(video))]
+            try:
+                described += [describe(backbone, video.read([frame])) for _, frame in places]
+            except VideoError as error:
+                print(f"skipped {error}")
+                continue
+            self.places += places
+        if not described:
+            raise SystemExit("none of the videos can be read")
+        vectors = torch.cat(described)
         self.mean = vectors.mean(0)
         self.vectors = nn.functional.normalize(vectors - self.mean, dim=1)
 

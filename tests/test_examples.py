@@ -121,3 +121,17 @@ def test_a_frame_finds_its_own_clip(exported, clips, tmp_path, capsys):
     assert videos[1].name in capsys.readouterr().out.splitlines()[0]
     with Image.open(tmp_path / "new" / "sheet.png") as image:
         assert image.width > 4 * 384
+
+
+def test_a_broken_clip_is_skipped_and_the_others_are_searched(exported, clips, tmp_path, capsys):
+    example = load_example("video_retrieval")
+    whole = (clips / "clip0.mp4").read_bytes()
+    for number in range(2):
+        (tmp_path / f"good{number}.mp4").write_bytes((clips / f"clip{number}.mp4").read_bytes())
+    broken = bytearray(whole)
+    start = broken.index(b"mdat") + 4
+    broken[start : start + 4000] = bytes(4000)  # the header is whole, the pictures are not
+    (tmp_path / "broken.mp4").write_bytes(bytes(broken))
+    index = example.Index(load_backbone(exported), find_videos(tmp_path), frames_per_video=2)
+    assert [video.name for video, _ in index.places] == ["good0.mp4"] * 2 + ["good1.mp4"] * 2
+    assert len(index.vectors) == 4 and "skipped" in capsys.readouterr().out

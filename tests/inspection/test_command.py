@@ -37,8 +37,9 @@ def test_a_network_for_the_masked_canvas_names_the_layer():
     ("name", "culprit"),
     [
         ("convmixer_768_32", "one stride"),
-        ("vit_tiny_patch16_224", "does not take frames"),
-        ("edgenext_xx_small", "stages.1.blocks.1"),
+        ("vit_tiny_patch16_224", "it is a vision transformer, not a ConvNet: blocks.0.attn"),
+        ("edgenext_xx_small", "it is partly a transformer: stages.1.blocks.1"),
+        ("mixer_b16_224", "MlpMixer does not take frames of any size"),
         ("resnest14d", "layer1.0.conv2.bn1 (BatchNorm2d)"),
     ],
 )
@@ -48,6 +49,12 @@ def test_networks_that_cannot_be_used_are_refused_by_name(name, culprit, capsys)
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert name in error and culprit in error and error.count("\n") == 1
+    assert "choose a ConvNet, such as convnextv2_tiny or resnet50" in error and "64x128:" not in error
+
+
+def test_an_unfinished_name_offers_those_that_begin_with_it():
+    with pytest.raises(UserError, match=r"did you mean (mobilenetv4\w+( or )?){3}\?"):
+        inspect_backbone("mobilenetv4")
 
 
 def test_a_frame_that_the_stride_does_not_divide():

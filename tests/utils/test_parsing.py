@@ -93,6 +93,21 @@ def test_a_mistake_is_one_sentence(arguments: list[str], sentence: str) -> None:
     assert sentence in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("word", "known", "names"),
+    [
+        ("batch_size", ["patch_size", "global_batch_size"], ["global_batch_size"]),
+        ("mobilenetv4", ["mobilenetv2_140", "x_mobilenetv4", "mobilenetv4_small"], ["mobilenetv4_small"]),
+        ("bacbone", ["backbone", "block"], ["backbone"]),
+        ("zebra", ["backbone", "epochs"], []),
+    ],
+)
+def test_a_suggestion_begins_with_the_word_or_contains_it_or_is_like_it(
+    word: str, known: list[str], names: list[str]
+) -> None:
+    assert parsing.close_names(word, known, 1) == names
+
+
 def test_only_public_attributes_of_the_parsers_are_used() -> None:
     """Those that begin with an underscore may change with any version."""
     assert not re.findall(r"\w\._[a-z]\w*", Path(parsing.__file__).read_text())

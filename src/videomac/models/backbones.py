@@ -6,7 +6,6 @@ timm's own classes with other settings; none has pre-trained weights to download
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import nn
 
 from videomac.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from videomac.errors import UserError
+from videomac.utils.parsing import close_names
 
 
 def create_backbone(name: str, **timm_kwargs: Any) -> nn.Module:
@@ -29,7 +29,7 @@ def create_backbone(name: str, **timm_kwargs: Any) -> nn.Module:
     """
     architecture = name.split(".")[0]
     if ":" not in name and not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        close = close_names(architecture, timm.list_models(), 3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models() for the names."
         raise UserError(f"unknown backbone {name!r}: {hint}")
     backbone: nn.Module = timm.create_model(name, num_classes=0, **timm_kwargs)

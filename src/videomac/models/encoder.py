@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Literal, cast
 
 import torch
@@ -52,9 +53,9 @@ class SparseEncoder(nn.Module):
         try:
             examined = audit(network)
         except ValueError as error:
-            raise UserError(f"{name} cannot be pre-trained: {error}") from error
+            raise UserError(_refusal(name, network, str(error))) from error
         if examined.masked_obstacle is not None:
-            raise UserError(f"{name} cannot be pre-trained: {examined.masked_obstacle}")
+            raise UserError(_refusal(name, network, examined.masked_obstacle))
         if mode == "blocks" and examined.blocks_obstacle is not None:
             raise UserError(f"{name} cannot run in mode='blocks': {examined.blocks_obstacle}; mode='masked' can")
         self.mode: Literal["blocks", "masked"] = "masked" if mode == "masked" or examined.blocks_obstacle else "blocks"
@@ -164,3 +165,18 @@ class SparseEncoder(nn.Module):
             raise ValueError(
                 f"patches of {height // rows} pixels are not a multiple of the network's stride {self.stride}"
             )
+
+
+# Squeezing and exciting channels is called attention too, and no obstacle.
+_ATTENTION = re.compile(r"^(?!Split|Selective|Channel|Spatial|Efficient).*(Attention|Attn)")
+
+
+def _refusal(name: str, network: nn.Module, obstacle: str) -> str:
+    """A sentence for users about a network that cannot run; attention is named, whatever it was that failed first."""
+    found = ((path, type(module).__name__) for path, module in network.named_modules())
+    attention = next(((path, kind) for path, kind in found if _ATTENTION.match(kind)), None)
+    if attention is not None:
+        convolves = sum(isinstance(module, nn.Conv2d) for module in network.modules()) > 1
+        what = "it is partly a transformer" if convolves else "it is a vision transformer, not a ConvNet"
+        obstacle = f"{what}: {attention[0]} ({attention[1]}) lets every place see every other"
+    return f"{name} cannot be pre-trained: {obstacle}; choose a ConvNet, such as convnextv2_tiny or resnet50"

@@ -120,11 +120,11 @@ def _measure(network: nn.Module) -> tuple[int, int]:
             with torch.no_grad():
                 maps = _features(network, torch.zeros(2, 3, height, width, dtype=torch.float64))
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{name} does not take frames of {height}x{width}: {error}") from error
+            raise ValueError(f"{name} does not take frames of any size ({str(error).rstrip('.')})") from error
         if not isinstance(maps, Tensor) or maps.ndim != 4 or height % maps.shape[2] or width % maps.shape[3]:
             shape = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
             raise ValueError(
-                f"{name} is not a ConvNet with one stride: frames of {height}x{width} give features {shape}"
+                f"{name} is not a ConvNet with one stride: frames of {height}x{width} pixels give features {shape}"
             )
         channels = maps.shape[1]
         strides |= {height // maps.shape[2], width // maps.shape[3]}

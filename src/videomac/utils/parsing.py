@@ -161,8 +161,20 @@ def _metavar(kind: Any, *, flag: bool) -> str:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """A question that names the word nearest to a mistyped one; empty if none is near."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    close = close_names(word, known, 1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def close_names(word: str, known: Iterable[str], count: int) -> list[str]:
+    """The names that may have been meant: those that begin with the word, then those with it inside, then like it."""
+    names, similar = list(known), difflib.SequenceMatcher(b=word)
+
+    def likeness(name: str) -> float:
+        similar.set_seq1(name)
+        return similar.ratio()
+
+    ranked = sorted(names, key=lambda name: (not name.startswith(word), word not in name, -likeness(name)))
+    return [name for name in ranked if word in name or likeness(name) >= 0.6][:count]
 
 
 def _explain(text: str, name: str, arguments: Sequence[str], types: Mapping[str, Any], bare: set[str]) -> str:
@@ -217,5 +229,5 @@ def _wording(kind: Any) -> str:
 
 
 def _close_option(word: str, options: Iterable[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(word.lstrip("-").replace("-", "_"), list(options), n=1, cutoff=0.6)
+    close = close_names(word.lstrip("-").replace("-", "_"), options, 1)
     return f"; did you mean {prefix}{close[0]}?" if close else ""

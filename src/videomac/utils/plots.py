@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import matplotlib
 from PIL import ImageFont
 
 INK, FAINT, PAPER = "#1e1e1e", "#787878", "#ffffff"
@@ -13,9 +15,9 @@ COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fbf", "#c77d0a", "#3aa6a6", "#7
 """Lines that are told apart by colour alone."""
 
 
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, which is on every machine; the size is in pixels."""
-    return ImageFont.load_default(size)
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and has umlauts, unlike Pillow's own; the size is in pixels."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def draw_smoothed(axis: Any, x: Sequence[float], values: Sequence[float], *, color: Any, label: str) -> None:
