@@ -193,21 +193,28 @@ def test_a_new_run_can_start_from_the_weights_of_another(small_run, clips, tmp_p
 def test_precision_is_that_of_the_layers_and_losses_stay_in_float32(
     clips, tmp_path, monkeypatch, precision, computed, kept
 ):
-    layers, losses = set(), set()
+    layers, losses, within = set(), set(), []
     monkeypatch.setattr(plan, "saved_bytes", lambda *_: 0)  # whose forward pass is no step
 
-    def note(module, inputs, output):
-        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+    def enter(module, inputs):
+        if isinstance(module, videomac.VideoMAC):
+            within.append(module)
+
+    def leave(module, inputs, output):
+        if within and isinstance(module, torch.nn.Conv2d | torch.nn.Linear):  # not a pass of the encoder alone
             layers.add(output.dtype)
         elif isinstance(module, videomac.VideoMAC):
+            within.pop()
             losses.update({output.loss.dtype, output.online_loss.dtype, output.consistency_loss.dtype})
 
-    handle = torch.nn.modules.module.register_module_forward_hook(note)
+    hooks = torch.nn.modules.module
+    handles = [hooks.register_module_forward_pre_hook(enter), hooks.register_module_forward_hook(leave)]
     try:
         changed = {"epochs": 1, "global_batch_size": 64, "held_out": 0, "precision": precision}
         metrics = videomac.pretrain(**options(clips, tmp_path, **changed))
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     assert layers == {computed} and losses == {kept}
     assert 0.5 < metrics["online_loss"] < 1.5
     state = read_torch(tmp_path / "checkpoints" / "last.ckpt")["state_dict"]

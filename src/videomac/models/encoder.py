@@ -139,7 +139,9 @@ class SparseEncoder(nn.Module):
     def _find_table_names(self, mask: Tensor, patch_size: int) -> list[TableName]:
         trial, blocks = copy.deepcopy(self).to_empty(device="cpu").float().eval(), Blocks(mask)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            trial(torch.zeros(1, 3, blocks.rows * patch_size, blocks.columns * patch_size), blocks)
+            # The type is said because a run in float64 makes that the default.
+            size = (blocks.rows * patch_size, blocks.columns * patch_size)
+            trial(torch.zeros(1, 3, *size, dtype=torch.float32), blocks)
         return list(blocks.tables)
 
     def _run(self, x: Tensor, layout: Layout) -> Tensor:
