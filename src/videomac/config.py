@@ -40,7 +40,7 @@ class TrainConfig:
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Share of the frame's area that a random crop takes, from and to."""
     workers: int | Literal["auto"] = "auto"
-    """Processes that read the data, on each device; auto takes up to four, and leaves a core to each device's own."""
+    """Processes that read the data, on each device; auto takes up to eight, and leaves each device a core of its own."""
 
     epochs: int = 100
     """Passes over all training data."""
@@ -88,7 +88,7 @@ class TrainConfig:
     keep_epochs: int = 0
     """Keep the checkpoint of every so many epochs, besides the last one; 0 keeps the last one alone."""
     wandb: bool = False
-    """Log to Weights & Biases too (pip install 'videomac[wandb]')."""
+    """Log to Weights & Biases too (pip install '.[wandb]' in the checkout)."""
 
     def __post_init__(self) -> None:
         """Put values into their final form and refuse what cannot work in any training."""

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
+import videomac
 from tests.train import runs
 from tests.train.runs import assert_equal, run_until
+from videomac.errors import UserError
+from videomac.train.pretrain import Pretraining
 from videomac.utils.io import read_torch
 
 
@@ -77,3 +81,12 @@ def test_no_data_process_outlives_a_killed_run(clips, tmp_path):
         for child in alive:
             child.kill()
     assert not alive
+
+
+def test_a_full_device_is_one_sentence(clips, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(Pretraining, "training_step", full)
+    with pytest.raises(UserError, match=r"memory is full, with micro-batches of 8: add --accumulate auto or a larger"):
+        videomac.pretrain(**runs.options(clips, tmp_path / "run", accumulate=2))

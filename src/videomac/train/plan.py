@@ -31,6 +31,8 @@ SHARE = 0.85
 """Of the free memory, what a run may plan with."""
 GAPS = 1.3
 """Memory that a process takes for each byte that autograd keeps: the allocator's gaps, and what lives for a moment."""
+HALF = 0.6
+"""Of what autograd keeps in float32, what it keeps in mixed precision, in which norms and losses stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def measure_memory(model: VideoMAC, data: PretrainingData, world_size: int) -> M
         mask = model.sample_mask(pairs, data.config.size, torch.Generator().manual_seed(0))
         kept = saved_bytes(model, lambda: model(pair, mask).loss)
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    if data.config.precision in ("bf16-mixed", "16-mixed"):
+        kept = int(HALF * kept)
     held = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     return Memory(held + 3 * trained, int(GAPS * kept) // pairs, data.sample_bytes, data.num_workers(world_size))
 
@@ -177,7 +181,8 @@ def settle_micro_batches(config: PretrainConfig, model: VideoMAC, data: Pretrain
         free //= devices
     if config.accumulate == "auto":
         config.accumulate = 1 if free is None else fewest_micro_batches(memory, data, world_size, free)
-    elif free is not None and config.global_batch_size % (world_size * config.accumulate) == 0:
+    elif free is not None and device.type == "cpu" and config.global_batch_size % (world_size * config.accumulate) == 0:
+        # A GPU says itself that its memory is full; a CPU's system kills.
         require_memory(memory, data, world_size, free)
     print("\n".join(describe(config, data, memory, free, world_size, of_batch_statistics(model))), flush=True)
 

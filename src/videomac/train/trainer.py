@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -166,7 +167,7 @@ def _loggers(config: TrainConfig) -> list[Logger]:
     ]
     if config.wandb:
         if importlib.util.find_spec("wandb") is None:
-            raise UserError("wandb is not installed: pip install 'videomac[wandb]', or leave out --wandb")
+            raise UserError("wandb is not installed: pip install '.[wandb]' in the checkout, or leave out --wandb")
         loggers.append(WandbLogger(project="videomac", save_dir=config.out, config=as_plain(config)))
     return loggers
 
@@ -187,6 +188,11 @@ def fit(config: TrainConfig, run: Run, module: TrainModule) -> bool:
         warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning and the newest torch
         try:
             trainer.fit(module, ckpt_path=last_checkpoint(config) if config.resume else None, weights_only=True)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the device's memory is full, with micro-batches of {module.data.micro_batch(trainer.world_size)}: add "
+                "--accumulate auto or a larger number, or --precision bf16-mixed"
+            ) from error
         except UserError as error:  # from a worker it comes with the worker's traceback
             raise UserError(str(error).strip().rpartition("videomac.errors.UserError: ")[2]) from error
     if run.stop.stopped and trainer.is_global_zero:  # the others end as if nothing had happened
