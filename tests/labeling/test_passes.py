@@ -70,11 +70,25 @@ def test_what_a_labelled_frame_does_not_name_stays_as_it_was_propagated(scene, t
 def test_between_labelled_frames_the_nearer_one_counts_more(scene):
     labels = Labels(points={2: {"a": Point(0, 0)}, 6: {"a": Point(9, 9), "b": Point(5, 5)}})
     channels = propagator(scene, labels).channels
-    one, zero = torch.ones_like(channels.blank()), channels.blank()
-    for frame, share in ((2, 1), (3, 0.75), (5, 0.25), (6, 1), (8, 1)):
-        maps, both = merged(channels, labels, frame, one, zero)
-        assert maps[channels.groups["a"]].unique().tolist() == [share]
+    one = torch.ones_like(channels.blank())
+    other = one.clone()
+    other[1::3] = 3  # as sure, with another opinion
+    for frame, value in ((2, 1), (3, 1.5), (5, 2.5), (6, 1), (8, 1)):
+        maps, both = merged(channels, labels, frame, one, other)
+        assert maps[channels.groups["a"]][1].unique().tolist() == [value]
         assert both["a"] == (2 < frame < 6) and not both["b"]
     # b is known backwards from 6 only, and a not before 2
-    assert not merged(channels, labels, 3, one, zero)[0][channels.groups["b"]].any()
-    assert merged(channels, labels, 0, None, one)[0].all()
+    assert torch.equal(merged(channels, labels, 3, one, other)[0][channels.groups["b"]], other[channels.groups["b"]])
+    assert torch.equal(merged(channels, labels, 0, None, other)[0], other)
+
+
+def test_a_pass_that_has_lost_its_object_does_not_outvote_the_other(scene):
+    labels = Labels(masks={0: scene.objects[0], 9: scene.objects[9]})
+    channels = propagator(scene, labels).channels
+    good = channels.draw(Labels(masks={7: scene.objects[7]}), 7, channels.blank())
+    lost = channels.blank()
+    lost[0], lost[1:] = 0.94, 0.03
+    for forward, backward in ((good, lost), (lost, good)):
+        for frame in range(1, 9):
+            found = channels.mask(merged(channels, labels, frame, forward, backward)[0])
+            assert (found == channels.mask(good)).mean() > 0.95

@@ -131,10 +131,18 @@ class Channels:
 
     def mask(self, maps: Float[Tensor, "channels rows columns"]) -> Ids:
         """Most probable object of every pixel of the video; what no label reaches is background."""
-        scores = F.interpolate(maps[None, : self.num_masks], self.geometry.frame, mode="bilinear", align_corners=False)
-        ids = np.array([0, *self.ids], dtype=np.uint8)
-        decided: Ids = ids[scores[0].argmax(0).cpu().numpy()]
-        return decided
+        best = torch.zeros(self.geometry.frame)
+        decided = torch.zeros(self.geometry.frame, dtype=torch.uint8)
+        # One channel after the other: `argmax` over the channels takes four times as long.
+        for number, map_ in zip([0, *self.ids], maps[: self.num_masks].cpu(), strict=True):
+            score = F.interpolate(map_[None, None], self.geometry.frame, mode="bilinear", align_corners=False)[0, 0]
+            if number == 0:
+                best = score
+            else:
+                decided.masked_fill_(score > best, number)
+                best = torch.maximum(best, score)
+        ids: Ids = decided.numpy()
+        return ids
 
     def cells(self, maps: Float[Tensor, "channels rows columns"]) -> Int[Tensor, "rows columns"]:
         """Most probable channel of every cell: 0 is the background, 1 the first object."""

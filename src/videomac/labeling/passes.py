@@ -127,16 +127,17 @@ class Propagator:
             for features in self._features([frame])
         ]
         stream = propagate_stream(self._features(order), anchor, self.settings, known=known, also=also)
-        for frame, maps in zip(order, stream, strict=True):
+        skipped = set(leg[:finished])
+        for at, (frame, maps) in enumerate(zip(order, stream, strict=True), start=begin - 1):
             maps = maps.cpu()
             if frame != leg[0] and frame in self.labels.frames:
                 maps = self.channels.draw(self.labels, frame, maps)
-            if frame in leg[:finished]:
+            if frame in skipped:
                 continue
             store.save(frame, maps)
             yield frame, maps
             if prune:
-                at = leg.index(frame)
+                # `at` is the frame's place in the leg, but for the first, whose place is 0.
                 store.keep_only({leg[0], *leg[max(0, at - context) : at + 1]})
 
     def _neighbours(self, frame: int) -> list[int]:
@@ -162,7 +163,10 @@ class Propagator:
 def merged(
     channels: Channels, labels: Labels, frame: int, forward: Tensor | None, backward: Tensor | None
 ) -> tuple[Tensor, dict[str, bool]]:
-    """The maps of a frame from both passes, each group of channels weighted by how near its labelled frames are.
+    """The maps of a frame from both passes, each group of channels weighted by nearness and by certainty.
+
+    A pass counts the more, the nearer the labelled frame is that it comes from, and the surer its votes are: one that
+    has lost an object must not outvote the other.
 
     Returns:
         The maps, and for each group whether both passes had their say.
@@ -174,13 +178,29 @@ def merged(
         after = min((f for f in known if f >= frame), default=None) if backward is not None else None
         both[group] = before is not None and after is not None and before != after
         if before is not None and after is not None and before != after:
-            share = (after - frame) / (after - before)
+            ahead = (after - frame) * _sureness(channels, labels, group, _of(forward, part), before)
+            behind = (frame - before) * _sureness(channels, labels, group, _of(backward, part), after)
+            share = ahead / (ahead + behind)
             result[part] = share * _of(forward, part) + (1 - share) * _of(backward, part)
         elif before is not None:
             result[part] = _of(forward, part)
         elif after is not None:
             result[part] = _of(backward, part)
     return result, both
+
+
+def _sureness(channels: Channels, labels: Labels, group: str, maps: Tensor, labelled: int) -> float:
+    """How sure the votes of a pass are, in (0, 1]: squares of mean certainties, which keep the losing pass small.
+
+    What is not in the labelled frame that the pass comes from has been said to be absent, which is sure.
+    """
+    if group:
+        return 1.0 if not labels.points[labelled][group].visible else max(float(maps[0].max()), 0.01) ** 2
+    there = [index for index, number in enumerate(channels.ids, 1) if (labels.masks[labelled] == number).any()]
+    if not there:
+        return 1.0
+    sure = [float(map_.square().sum() / map_.sum().clamp(min=1e-6)) for map_ in maps[there]]
+    return max(sum(sure) / len(sure), 0.01) ** 2
 
 
 def _of(maps: Tensor | None, part: slice) -> Tensor:
