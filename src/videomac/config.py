@@ -40,7 +40,7 @@ class TrainConfig:
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Share of the frame's area that a random crop takes, from and to."""
     workers: int | Literal["auto"] = "auto"
-    """Processes that read the data, on each device; auto takes up to eight, and leaves each device a core of its own."""
+    """Processes that read the data, on each device; auto takes up to eight, and leaves a core to each device itself."""
 
     epochs: int = 100
     """Passes over all training data."""

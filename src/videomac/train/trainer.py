@@ -190,8 +190,8 @@ def fit(config: TrainConfig, run: Run, module: TrainModule) -> bool:
             trainer.fit(module, ckpt_path=last_checkpoint(config) if config.resume else None, weights_only=True)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"the device's memory is full, with micro-batches of {module.data.micro_batch(trainer.world_size)}: add "
-                "--accumulate auto or a larger number, or --precision bf16-mixed"
+                f"the device's memory is full, with micro-batches of {module.data.micro_batch(trainer.world_size)}: "
+                "add --accumulate auto or a larger number, or --precision bf16-mixed"
             ) from error
         except UserError as error:  # from a worker it comes with the worker's traceback
             raise UserError(str(error).strip().rpartition("videomac.errors.UserError: ")[2]) from error
