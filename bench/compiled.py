@@ -27,7 +27,7 @@ def measure(name: str, batch: int, size: int, rounds: int, device: torch.device)
     encoder = SparseEncoder(network, mode="blocks")
     frames = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     cells = size // encoder.stride
-    modules = (encoder, torch.compile(encoder, fullgraph=True))
+    modules = (encoder, torch.compile(encoder, fullgraph=True, dynamic=False))
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(rounds + 2):
         prepared = encoder.prepare(random_mask(batch, (cells, cells)), encoder.stride, device)

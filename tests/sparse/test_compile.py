@@ -50,7 +50,7 @@ def compare(
 
 def in_one_graph(module: nn.Module, backend: str) -> Callable[[Tensor, Any], Any]:
     torch._dynamo.reset()
-    return torch.compile(module, fullgraph=True, backend=backend)
+    return torch.compile(module, fullgraph=True, dynamic=False, backend=backend)
 
 
 def check_encoder(encoder: SparseEncoder, patch: int, backend: str) -> None:
@@ -82,6 +82,17 @@ def test_encoder_with_inductor() -> None:
 
 def test_model_in_one_graph() -> None:
     check_model(VideoMAC(one_block(), decoder_width=8), "aot_eager")
+
+
+def test_another_batch_size_is_one_graph_too() -> None:
+    encoder = SparseEncoder(one_block()).eval()
+    compiled = in_one_graph(encoder, "aot_eager")
+    for batch in (4, 3):
+        mask = random_mask(batch, GRID, 0.75)
+        frames = torch.randn(batch, 3, GRID[0] * 16, GRID[1] * 16)
+        found, expected = compiled(frames, encoder.prepare(mask, 16)), encoder(frames, mask)
+        found.sum().backward()
+        assert output_error(found, expected) < 1e-5
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ class SparseEncoder(nn.Module):
     def prepare(
         self, mask: Bool[Tensor, "batch rows columns"], patch_size: int, device: torch.device | None = None
     ) -> Layout:
-        """`layout` with all its index tables: `torch.compile(encoder)(frames, prepared)` is one graph for all masks.
+        """`layout` with all its index tables: `torch.compile(encoder, dynamic=False)(frames, prepared)` is one graph.
 
         The first mask of a kind costs a forward pass of one frame, on a copy of the network, that shows which tables
         the layers ask for.

@@ -193,7 +193,7 @@ class VideoMAC(nn.Module):
     def prepare(
         self, mask: Bool[Tensor, "batch *frame rows columns"], device: torch.device | None = None
     ) -> PreparedMask:
-        """What `forward` takes in a mask's place: `torch.compile(model)(pair, prepared)` is one graph for all masks.
+        """What `forward` takes in a mask's place: `torch.compile(model, dynamic=False)(pair, prepared)` is one graph.
 
         Args:
             mask: as `sample_mask` makes it; best on the CPU, because it is read on the host.

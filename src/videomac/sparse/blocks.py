@@ -9,7 +9,6 @@ they need to know of their surroundings: a halo borrowed from visible neighbours
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
@@ -151,13 +150,8 @@ class Blocks:
         size, channels = stacked.shape[2], stacked.shape[3]
         return stacked.reshape(len(self), stacked.shape[1] // self.visible_per_sample, size, channels)
 
-    def size_of(self, rows: Float[Tensor, "positions channels"]) -> int:
-        """P of the blocks whose positions these are."""
-        return math.isqrt(rows.shape[0] // len(self))
-
-    def as_images(self, rows: Float[Tensor, "positions channels"]) -> Float[Tensor, "blocks channels P P"]:
-        """Undo `as_rows`: a view, channels-last in memory."""
-        size = self.size_of(rows)
+    def as_images(self, rows: Float[Tensor, "positions channels"], size: int) -> Float[Tensor, "blocks channels P P"]:
+        """Undo `as_rows`, for blocks of P = `size`: a view, channels-last in memory."""
         return rows.view(len(self), size, size, -1).permute(0, 3, 1, 2)
 
     # Index tables --------------------------------------------------------------------------------------------------

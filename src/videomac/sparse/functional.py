@@ -96,7 +96,7 @@ class ColumnConvolution(torch.autograd.Function):
         rows, weight, table, inverse = ctx.saved_tensors
         rows_gradient = weight_gradient = bias_gradient = None
         if ctx.needs_input_grad[0]:
-            # What each output hands back to each tap, and for each input the sum of what it is handed.
+            # Gradient of each tap, summed over the outputs that read the input.
             handed = (gradient @ as_matrix(weight)).view(-1, rows.shape[1])
             rows_gradient = _sums(handed, inverse, ctx.nowhere)
         if ctx.needs_input_grad[1]:
@@ -224,7 +224,7 @@ def _depthwise_weight_gradient(rows: Tensor, gradient: Tensor, weight: Tensor, t
     if use_kernels(rows):
         return kernels.depthwise_weight_gradient(rows, gradient, weight, table)
     blocks, height, width = table.shape
-    channels, size = rows.shape[1], math.isqrt(len(rows) // blocks)
+    channels, size = rows.shape[1], height - weight.shape[2] + 1
     rows = F.pad(rows, (0, 0, 0, 1))
     if size == 1:  # tap by tap: what it reads stays in the cache
         taps = [(rows.index_select(0, tap) * gradient).sum(dim=0) for tap in table.flatten(1).unbind(dim=1)]

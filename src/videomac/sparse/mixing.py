@@ -104,7 +104,7 @@ class HaloConv2d(Mixing, nn.Conv2d):
             canvas = layout.positions(size) if wide else None
             tables = layout.window_table(size, halo), turned_table, canvas, layout.frames(size)
             rows = DepthwiseConvolution.apply(*self._operands(x), *tables)
-        return layout.as_images(rows)
+        return layout.as_images(rows, size // self.stride[0])
 
     def _depthwise(self) -> bool:
         plain = set(self.stride) == set(self.dilation) == {1}
@@ -168,7 +168,7 @@ class PatchConv2d(BlockAware, nn.Conv2d):
         (high, wide), (down, along), (blocks, channels, height, width) = self.kernel_size, self.stride, x.shape
         strides = x.permute(0, 2, 3, 1).reshape(blocks, height // down, down, width // along, along, channels)
         taps = strides[:, :, :high, :, :wide].transpose(2, 3).reshape(-1, high * wide * channels)
-        return layout.as_images(F.linear(taps, as_matrix(self.weight), self.bias))
+        return layout.as_images(F.linear(taps, as_matrix(self.weight), self.bias), height // down)
 
     def on_canvas(self, x: Tensor, layout: MaskedCanvas) -> Tensor:
         return self._of_picked(x) if self.kernel_size == (1, 1) else self.parent_forward(x)
