@@ -38,7 +38,7 @@ class Pyramid(nn.Module):
 
 
 def build(backbone: str, min_size: int = 128) -> FasterRCNN:
-    """Faster R-CNN; it normalises with ImageNet's mean and deviation by itself, which is what the backbone wants."""
+    """Faster R-CNN; it normalises with ImageNet's mean and standard deviation, which is what the backbone wants."""
     pyramid = Pyramid(backbone)
     sizes = tuple((16 * 2**level,) for level in range(pyramid.levels))
     anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * pyramid.levels)

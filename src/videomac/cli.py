@@ -35,7 +35,9 @@ COMMANDS = {
         "train.config:PretrainConfig", "train.pretrain:run", "pre-train a timm ConvNet on a folder of videos"
     ),
     "reconstruct": Command(
-        "reconstruction.config:ReconstructConfig", "reconstruction.command:run", "show what a network makes of a video"
+        "reconstruction.config:ReconstructConfig",
+        "reconstruction.command:run",
+        "show a network's reconstructions of a video",
     ),
     "propagate": Command("labeling.config:PropagateConfig", "labeling.command:run", "label the rest of a video", True),
     "features": Command(
@@ -51,7 +53,10 @@ COMMANDS = {
     ),
     "report": Command("reporting.config:ReportConfig", "reporting.command:run", "one HTML page of a run", True),
     "inspect": Command(
-        "inspection.config:InspectConfig", "inspection.command:run", "show what becomes of a network's layers", True
+        "inspection.config:InspectConfig",
+        "inspection.command:run",
+        "show how each layer of a network is computed",
+        True,
     ),
     "eval davis": Command(
         "evaluate.config:EvalDavisConfig", "evaluate.benchmarks.davis:run", "video object segmentation, J&F"

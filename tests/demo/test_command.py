@@ -16,7 +16,7 @@ def test_the_clips_come_from_the_installed_distribution():
 
 def test_without_the_clips_the_cure_is_told(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "files", lambda name: [])
-    with pytest.raises(UserError, match=r"pip install 'videomac\[demo\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[demo\]' in the checkout"):
         demo.find_clips()
 
 

@@ -152,7 +152,7 @@ class TrainImages(Dataset[LabelledImage]):
                 problem = error
                 if path not in self._reported:
                     self._reported.add(path)
-                    logger.warning("another image takes the place of an unreadable one: %s", error)
+                    logger.warning("skipped an unreadable image and used another: %s", error)
                 wanted = mixed_seed(self.seed, epoch, index, attempt) % len(self)
                 continue
             with seeded(mixed_seed(self.seed, epoch, index)):

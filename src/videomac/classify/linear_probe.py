@@ -15,7 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PENALTIES = tuple(10.0**exponent for exponent in range(1, -7, -1))
-"""Strengths tried, from the strongest: with channels of deviation 1, from hardly any freedom to next to no penalty."""
+"""Strengths tried, from the strongest.
+
+Channels have standard deviation 1, so these range from hardly any freedom to next to no penalty.
+"""
 HELD_OUT = 5
 """One in so many training images of each class decides between the penalties."""
 MAX_ITERATIONS, GRADIENT = 2000, 1e-6
@@ -30,7 +33,7 @@ class LinearProbe:
         weight: of each class and standardised channel.
         bias: of each class.
         mean: of each channel over the training images.
-        std: its deviation there.
+        std: its standard deviation there.
         penalty: strength of the L2 penalty.
     """
 

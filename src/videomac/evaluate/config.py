@@ -60,7 +60,7 @@ class EvalConfig:
     size: str | None = None
     """Frame size: native, HxW, shortS, shortS/M (long side cut to a multiple of M), or longS/M."""
     normalization: Normalization | None = None
-    """Whose mean and deviation the pixels are normalised with."""
+    """Whose mean and standard deviation the pixels are normalised with."""
     stage: int | None = None
     """Feature stage of a hierarchical network, 1 to 4; -1 is the last."""
     stride: Stride | None = None

@@ -48,7 +48,7 @@ class FeatureExtractor(nn.Module):
             stage: of a hierarchical network, 1 to 4 (strides 4 to 32); -1 is the last.
             stride: pixels per cell to evaluate at.
             dilate: dilate the layers after a removed stride.
-            normalization: whose mean and deviation the pixels get.
+            normalization: whose mean and standard deviation the pixels get.
             required: refuse a stride that the network cannot have; otherwise its native stride is used.
 
         Raises:

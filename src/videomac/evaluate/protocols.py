@@ -29,7 +29,7 @@ class FeatureSettings:
     """Frame size fed to the network: "native", "HxW", "shortS" (short side S, aspect kept), "shortS/M" (the long side
     cut down to a multiple of M), "longS/M" (long side S, the short side cut down). Bilinear, no antialiasing."""
     normalization: Normalization
-    """Mean and deviation of the pixels: the backbone's own, ImageNet's, or DINO's (red deviation 0.228)."""
+    """Mean and standard deviation of the pixels: the backbone's, ImageNet's, or DINO's (0.228 for red)."""
     stage: int
     """Feature stage of a hierarchical network, 1 to 4; -1 is the last. Other networks: always the last layer."""
     stride: Stride

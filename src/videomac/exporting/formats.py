@@ -1,4 +1,4 @@
-"""The formats: how each is written, and opened again as a reader would."""
+"""The formats: how each is written, and reloaded with its target runtime."""
 
 from __future__ import annotations
 
@@ -130,4 +130,4 @@ def require_packages(*names: str) -> None:
         UserError: names the packages, and how to install them.
     """
     if missing := [name for name in names if importlib.util.find_spec(name) is None]:
-        raise UserError(f"--format onnx needs {', '.join(missing)}: pip install 'videomac[export]'")
+        raise UserError(f"--format onnx needs {', '.join(missing)}: pip install '.[export]' in the checkout")

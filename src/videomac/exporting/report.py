@@ -77,7 +77,10 @@ def format_report(report: Mapping[str, Any], out: Path) -> str:
     if report["initial_values"]:
         rows.append(("filled in", f"{_some(report['initial_values'])}: not in the source, at initial values"))
     rows += [
-        ("checked", f"opened again: features differ by {report['largest_relative_difference']:.1e} at most"),
+        (
+            "checked",
+            f"reloaded with its target runtime: features differ by {report['largest_relative_difference']:.1e} at most",
+        ),
         ("written", f"{out / report['file']} ({report['bytes'] / 2**20:.1f} MiB), README.md, export.json"),
     ]
     return table(rows)

@@ -2,7 +2,7 @@
 
 The paper shows heat maps and does not say how they were made. Here the question is taken literally: how much does what
 is to be seen in a small cell of the frame contribute to what the network paints into the patches that it does not see?
-A cell's content is its deviation from the mean colour of its patch, and its contribution is how the hidden patches
+A cell's content is its difference from the mean colour of its patch, and its contribution is how the hidden patches
 change, to first order, as that content fades away. No layer, target or interesting patch is chosen. (The bare gradient
 would answer another question: where the network would be easiest to disturb, which is where there is nothing to see.)
 """

@@ -1,1 +1,1 @@
-"""What becomes of a network's layers, and of the mask."""
+"""How each layer of a network is computed, and where the mask stays."""

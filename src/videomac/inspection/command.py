@@ -1,4 +1,4 @@
-"""`videomac inspect NAME`: what a network is, what it costs, and what the engine makes of each of its layers."""
+"""`videomac inspect NAME`: what a network is, what it costs, and how the engine computes each layer."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from videomac.config import require_mask_ratio
 
 @dataclass
 class InspectConfig:
-    """Show what a network is, what it costs, and what the engine makes of its layers."""
+    """Show what a network is, what it costs, and how the engine computes each layer."""
 
     name: str
     """Name of a timm ConvNet, or one of videomac's own."""

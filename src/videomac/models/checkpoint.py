@@ -187,7 +187,7 @@ def mismatch(module: nn.Module, state: Mapping[str, Tensor]) -> str | None:
 
 
 def _timm_config(plain: nn.Module, model_args: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json in timm's format. Mean and deviation are those of our pre-training, whatever the network's were."""
+    """config.json in timm's format; mean and standard deviation are those of pre-training, not the network's own."""
     cfg: Any = plain.pretrained_cfg
     kept = ("input_size", "pool_size", "crop_pct", "interpolation", "first_conv", "classifier")
     return {

@@ -1,4 +1,4 @@
-"""`videomac reconstruct`: what a pre-trained network makes of the hidden part of a video."""
+"""`videomac reconstruct`: how a pre-trained network reconstructs the hidden part of a video."""
 
 from __future__ import annotations
 

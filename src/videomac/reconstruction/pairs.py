@@ -22,12 +22,15 @@ class MaskedPairs:
 
 @dataclass(frozen=True)
 class ReconstructedPairs:
-    """What a model makes of the held-out pairs."""
+    """A model's reconstruction of the held-out pairs."""
 
     loss: float
     """Eq. 1 of the online network on the first frames."""
     zero_loss: float
-    """The same, had every hidden patch been predicted as its own flat mean; about 1 with normalised pixels."""
+    """The flat-patch baseline: the loss of painting every hidden patch in one flat tone, its own mean.
+
+    About 1 with normalised pixels.
+    """
     output: VideoMACOutput
 
 

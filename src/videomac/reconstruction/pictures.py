@@ -26,7 +26,7 @@ COLUMNS = ("frame", "masked", "reconstruction", "pasted")
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What a network made of a batch of frames; every field is uint8 `[batch, 3, height, width]`."""
+    """A network's reconstruction of a batch of frames; every field is uint8 `[batch, 3, height, width]`."""
 
     frame: UInt8[Tensor, "batch 3 height width"]
     masked: UInt8[Tensor, "batch 3 height width"]
@@ -55,7 +55,8 @@ def reconstruct_frames(
         frames: what the network saw before masking, ImageNet-normalised.
         prediction: its output, patch vectors in (row, column, channel) order.
         mask: True = hidden.
-        norm_pix_loss: the network predicts pixels normalised by each patch's mean and deviation. These are then taken
+        norm_pix_loss: the network predicts pixels normalised by each patch's mean and standard deviation. These are
+            then taken
             from the frame itself, hidden patches too, so that the picture shows the predicted structure with the true
             brightness and contrast of each patch.
     """
@@ -91,7 +92,8 @@ def reconstruction_sheet(
         second: what the target network made of the second frame of each pair.
         labels: a line above each row, such as the clip's name and the two frames' numbers.
         caption: a line at the foot of the sheet.
-        norm_pix_loss: whether the pictures borrow each patch's mean and deviation from the frame; said at the foot.
+        norm_pix_loss: whether the pictures take each patch's mean and standard deviation from the frame; said at the
+            foot.
     """
     rows, _, height, width = first.frame.shape
     scale = max(1, math.ceil(112 / min(height, width)))  # small frames are enlarged, or the text would not fit
