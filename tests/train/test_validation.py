@@ -1,5 +1,7 @@
 """The held-out pairs of a run: always the same ones, masks and crops included."""
 
+import logging
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from tests.data.sample_videos import Numbers
 from videomac import VideoMAC
 from videomac.data.split import Excerpt, split_held_out
 from videomac.data.transforms import normalize
+from videomac.data.video import VideoError
 from videomac.reconstruction.pairs import MaskedPairs, reconstruct_pairs
 from videomac.train.validation import load_held_out
 
@@ -66,3 +69,17 @@ def test_evaluating_changes_neither_the_model_nor_the_random_state():
     assert torch.equal(torch.get_rng_state(), state)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_held_out_pair_that_cannot_be_read_is_left_out(caplog):
+    class Broken(Numbers):
+        def read(self, indices):
+            raise VideoError(f"{self.name}: is damaged")
+
+    model = VideoMAC("test_convnext", decoder_width=16)
+    good, broken = Numbers("good", 40), Broken("broken", 40)
+    with caplog.at_level(logging.WARNING):
+        held_out = load_held_out([Excerpt(good, 30, 40), Excerpt(broken, 30, 40)], 4, 1, (64, 64), model)
+    assert len(held_out.pair) == len(held_out.mask) == len(held_out.labels) == 2
+    assert all(label.startswith("good") for label in held_out.labels) and caplog.text.count("broken: is damaged") == 2
+    assert load_held_out([Excerpt(broken, 30, 40)], 2, 1, (64, 64), model) is None

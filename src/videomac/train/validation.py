@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from videomac.data.split import Excerpt
 from videomac.data.transforms import PairTransform
+from videomac.data.video import VideoError
 from videomac.models.videomac import VideoMAC
 from videomac.reconstruction.pairs import MaskedPairs, ReconstructedPairs, reconstruct_pairs
 from videomac.reconstruction.pictures import pairs_sheet
@@ -21,11 +23,16 @@ from videomac.utils.frame_gap import FrameGap
 from videomac.utils.io import atomic_write
 from videomac.utils.spacing import evenly_spaced
 
+logger = logging.getLogger(__name__)
+
 
 def load_held_out(
     excerpts: Sequence[Excerpt], pairs: int, frame_gap: int | str, image_size: tuple[int, int], model: VideoMAC
-) -> MaskedPairs:
-    """Read `pairs` pairs, evenly spread over the excerpts and within each, and draw their masks (seed 0)."""
+) -> MaskedPairs | None:
+    """Read `pairs` pairs, evenly spread over the excerpts and within each, and draw their masks (seed 0).
+
+    A pair that cannot be read is left out, with a warning; None if none can.
+    """
     transform = PairTransform(image_size, augmentation="none")
     generator = torch.Generator().manual_seed(0)
     frames, labels = [], []
@@ -33,9 +40,15 @@ def load_held_out(
         share = pairs // len(excerpts) + (number < pairs % len(excerpts))
         gap = FrameGap(frame_gap).frames(excerpt.fps)
         for first in evenly_spaced(share, len(excerpt) - gap):
-            frames.append(transform(excerpt.read([first, first + gap]), generator))
+            try:
+                frames.append(transform(excerpt.read([first, first + gap]), generator))
+            except VideoError as error:
+                logger.warning("left out a held-out pair that cannot be read: %s", error)
+                continue
             shown = excerpt.start + first
             labels.append(f"{excerpt.name}, frames {shown} and {shown + gap}")
+    if not frames:
+        return None
     return MaskedPairs(torch.stack(frames), model.sample_mask(len(frames), image_size, generator), tuple(labels))
 
 
