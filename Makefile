@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
+VERSIONS ?= newest oldest
 # Without compiling all of what it installs to bytecode, of which little is ever imported: a third of the time.
 INSTALL = $(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e
 # Tests run in processes of one thread each: more than four gain little, and each needs about 1.5 GB of memory.
@@ -14,7 +15,7 @@ NETWORKS = [convnextv2_tiny,convnextv2_small,convnext_tiny,resnet50,resnet50_pat
 BENCH = $(BIN)/videomac bench --overwrite --backbones '$(NETWORKS)'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format docs bench bench-gpu clean
+.PHONY: help install demo test test-slow lint format docs bench bench-gpu wheel-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s  %s\n", $$1, $$2}'
@@ -48,6 +49,9 @@ bench: $(VENV)/.test ## measure speed and memory on the CPU, in ten minutes
 
 bench-gpu: $(VENV)/.test ## check what runs on a GPU, then measure speed and memory there, in ten minutes
 	$(BIN)/python bench/gpu.py --out $(RUNS)/bench-gpu
+
+wheel-test: | $(BIN)/python ## the built wheel alone, in fresh environments with the newest and the oldest versions it allows
+	for versions in $(VERSIONS); do $(BIN)/python tests/wheel/check.py $$versions || exit 1; done
 
 clean: ## remove .venv and everything the tools left, but no runs
 	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache

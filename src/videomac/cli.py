@@ -7,6 +7,7 @@ that torch is imported only when the command runs.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -89,6 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # Before torch is loaded: OpenMP threads that wait by spinning take the cores from data workers and other programs,
     # which made training on a busy CPU up to ten times slower; sleeping costs nothing that could be measured.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        # Into a file or pipe, Windows writes in a code page that lacks most letters: a name must not end the run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         name, rest = find_command(arguments)
         config = parse(name, rest)

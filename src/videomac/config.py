@@ -155,7 +155,7 @@ def save_config(config: Any) -> None:
 
     values = {"command": config.command, **as_plain(config)}
     values.update({key: False for key in ("resume", "overwrite") if key in values})
-    (config.out / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    (config.out / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
 def read_config(folder: Path, made_by: str = "") -> dict[str, Any]:

@@ -96,7 +96,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
         tqdm.write(lines[-1])
         result = {"machine": lines[0], "rows": [vars(row) for row in rows]}
         write_metrics(config.out, result)  # what is measured stays measured
-        (config.out / "table.md").write_text("\n".join(lines) + "\n")
+        (config.out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return result
 
 
@@ -306,5 +306,5 @@ def _dtype(config: BenchConfig) -> torch.dtype:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

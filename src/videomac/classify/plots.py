@@ -24,7 +24,7 @@ def draw_curves(metrics_csv: Path, path: Path, steps_per_epoch: int) -> None:
     """Draw training loss, accuracy of both sets of weights, and learning rate."""
     from matplotlib.figure import Figure
 
-    with metrics_csv.open(newline="") as file:
+    with metrics_csv.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     epochs = [int(row["step"]) / steps_per_epoch for row in rows]
     figure = Figure(figsize=(8, 7), layout="constrained")

@@ -81,7 +81,8 @@ def read_run(folder: Path) -> EvalRun:
     settings = read_config(folder, "eval")
     if not (folder / "metrics.json").is_file():
         raise UserError(f"the evaluation in {folder} has not finished (no metrics.json): continue it with --resume")
-    return EvalRun(folder, settings, json.loads((folder / "metrics.json").read_text()), _scored(folder / "metrics.csv"))
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return EvalRun(folder, settings, metrics, _scored(folder / "metrics.csv"))
 
 
 def differences(runs: list[EvalRun]) -> dict[str, list[str]]:
@@ -142,7 +143,8 @@ def run(config: CompareConfig) -> list[dict[str, str]]:
     if config.out is not None:
         prepare_out_dir(config.out, ("compare.csv", "compare.md"), overwrite=config.overwrite)
         write_rows(config.out / "compare.csv", [dict(zip(header, line, strict=True)) for line in table])
-        (config.out / "compare.md").write_text(_markdown(header, table) + "\n" + "".join(f"\n{n}\n" for n in notes))
+        text = _markdown(header, table) + "\n" + "".join(f"\n{n}\n" for n in notes)
+        (config.out / "compare.md").write_text(text, encoding="utf-8")
     return rows
 
 
@@ -157,7 +159,7 @@ def _scored(table: Path) -> tuple[str, ...]:
     """The first column of metrics.csv: every object (DAVIS) or video that was scored."""
     if not table.is_file():
         return ()
-    with table.open(newline="") as file:
+    with table.open(newline="", encoding="utf-8") as file:
         return tuple(sorted(row[0] for row in list(csv.reader(file))[1:] if row))
 
 

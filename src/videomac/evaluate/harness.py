@@ -71,7 +71,7 @@ class Evaluation:
             _check_same(config.out, settings)
         else:
             prepare_out_dir(config.out, RUN_FILES, overwrite=config.overwrite)
-        (config.out / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+        (config.out / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         print(_headline(config, protocol, extractor, weights), flush=True)
         return cls(config, protocol, extractor, device)
 

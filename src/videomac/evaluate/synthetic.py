@@ -113,7 +113,9 @@ def write_davis(root: Path, scenes: dict[str, Scene], *, year: int = 2017, suffi
                 Image.fromarray((ids > 0).astype(np.uint8) * 255).save(mask)
             else:
                 write_ids(mask, ids)
-    _made(root / "ImageSets" / str(year) / "val.txt").write_text("".join(f"{name}\n" for name in scenes))
+    _made(root / "ImageSets" / str(year) / "val.txt").write_text(
+        "".join(f"{name}\n" for name in scenes), encoding="utf-8"
+    )
     return root
 
 
@@ -132,7 +134,7 @@ def write_vip(root: Path, scenes: dict[str, Scene], *, suffix: str = ".jpg") -> 
         for time, (frame, ids) in enumerate(zip(video.frames, video.parts, strict=True)):
             _save(root / "Images" / name / f"{25 * time + 1:012d}{suffix}", frame)
             write_ids(_made(root / "Annotations" / "Category_ids" / name / f"{25 * time + 1:012d}.png"), ids)
-    _made(root / "lists" / "val_videos.txt").write_text("".join(f"{name}\n" for name in scenes))
+    _made(root / "lists" / "val_videos.txt").write_text("".join(f"{name}\n" for name in scenes), encoding="utf-8")
     return root
 
 
@@ -152,7 +154,7 @@ def write_jhmdb(root: Path, scenes: dict[str, Scene]) -> Path:
         mat = _made(root / "joint_positions" / name / "joint_positions.mat")
         scipy.io.savemat(mat, {"pos_img": (video.joints + 1).transpose(2, 1, 0), "scale": np.ones(len(video.frames))})
         group, _, clip = name.partition("/")
-        with _made(root / "splits" / f"{group}_test_split1.txt").open("a") as file:
+        with _made(root / "splits" / f"{group}_test_split1.txt").open("a", encoding="utf-8") as file:
             file.write(f"{clip}.avi 2\nnot_there_{clip}.avi 1\n")
     return root
 

@@ -61,7 +61,7 @@ def read_labels(evaluation: EvalRun) -> Propagated:
 
 def sequence_scores(evaluation: EvalRun) -> dict[str, float]:
     """The main number of each sequence, by the name of its files; DAVIS counts objects, which are averaged."""
-    with (evaluation.folder / "metrics.csv").open(newline="") as file:
+    with (evaluation.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if evaluation.settings["benchmark"] != "davis":
         key = COLUMNS[evaluation.settings["benchmark"]][0]

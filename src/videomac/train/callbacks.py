@@ -91,7 +91,7 @@ class MetricsLogger(StepCallback):
         if not trainer.is_global_zero:
             return
         rows = read_rows(self.path, last_step=trainer.global_step) if self.path.exists() else []
-        with atomic_write(self.path) as temporary, temporary.open("w", newline="") as file:
+        with atomic_write(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
@@ -112,7 +112,7 @@ class MetricsLogger(StepCallback):
             if not trainer.is_global_zero:
                 continue
             epoch = (step - 1) // module.data.steps_per_epoch + 1
-            with self.path.open("a", newline="") as file:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, self.columns, extrasaction="ignore", lineterminator="\n")
                 writer.writerow({"step": step, "epoch": epoch, **numbers})
             scalars = {**numbers, "epoch": epoch, f"{module.unit}_per_second": self.speed.rate}
@@ -173,7 +173,7 @@ class Checkpoints(StepCallback):
 def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)  # last.ckpt is replaced by renaming, never written into
-    except OSError:
+    except (OSError, AttributeError):  # a file system, or a system, without links
         shutil.copyfile(source, target)
 
 

@@ -106,7 +106,8 @@ def _left_in_cgroup(root: Path) -> int:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            return int((root / limit).read_text()) - int((root / used).read_text())
+            held, taken = ((root / name).read_text(encoding="utf-8") for name in (limit, used))
+            return int(held) - int(taken)
         except (OSError, ValueError):  # no such group, or "max"
             continue
     return 2**62

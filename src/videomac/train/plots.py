@@ -16,7 +16,7 @@ def loss_curves(metrics_csv: Path, path: Path) -> None:
     """Draw the four losses, the held-out loss and the learning rate of a run's `metrics.csv` into a PNG."""
     from matplotlib.figure import Figure
 
-    with metrics_csv.open(newline="") as file:
+    with metrics_csv.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     steps = [int(row["step"]) for row in rows]
     figure = Figure(figsize=(8, 6), layout="constrained")

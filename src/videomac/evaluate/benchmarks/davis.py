@@ -100,7 +100,7 @@ def _split(data: Path, split: str, root: Path) -> tuple[list[str], Path]:
         found = ", ".join(sorted(str(p.relative_to(lists).with_suffix("")) for p in lists.rglob("*.txt"))) or "none"
         raise UserError(f"there is no split {path}: --split may be all or one of those found ({found})")
     # DAVIS-2016 also has lists of frames: "/JPEGImages/480p/dog/00000.jpg /Annotations/480p/dog/00000.png".
-    words = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    words = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     names = [Path(word).parent.name if word.lower().endswith(FRAME_SUFFIXES) else word for word in words]
     return list(dict.fromkeys(names)), path
 

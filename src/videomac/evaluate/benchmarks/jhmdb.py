@@ -99,7 +99,7 @@ def _split(data: Path, split: str, root: Path) -> tuple[list[str], Path]:
     names = []
     for path in files:
         group = path.name.removesuffix(f"_test_split{split}.txt")
-        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         names += [f"{group}/{Path(words[0]).stem}" for words in lines if len(words) > 1 and words[1] == "2"]
     return names, lists
 

@@ -70,7 +70,7 @@ def _split(data: Path, split: str, root: Path) -> tuple[list[str], Path]:
     if not path.is_file():
         found = ", ".join(sorted(p.stem for p in lists.glob("*.txt"))) or "none"
         raise UserError(f"there is no split {path}: --split may be all or one of those found ({found})")
-    return path.read_text().split(), path
+    return path.read_text(encoding="utf-8").split(), path
 
 
 def frames_of(data: Path, video: VipVideo) -> list[Path]:
