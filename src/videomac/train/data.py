@@ -67,7 +67,8 @@ class PretrainingData(TrainingData):
         """Write `skipped.csv`: what in the folder of videos is not used, and why; without any, remove it."""
         (out / "skipped.csv").unlink(missing_ok=True)
         if self.skipped:
-            write_rows(out / "skipped.csv", [{"name": entry.name, "reason": entry.reason} for entry in self.skipped])
+            videos_first = sorted(self.skipped, key=lambda entry: not entry.is_video)
+            write_rows(out / "skipped.csv", [{"name": entry.name, "reason": entry.reason} for entry in videos_first])
 
 
 def _nearest(side: int, patch: int) -> int:
