@@ -32,7 +32,7 @@ from videomac.evaluate.metrics import jaccard_and_boundary
 from videomac.evaluate.protocols import PropagationSettings
 from videomac.labeling.channels import Channels, Geometry
 from videomac.labeling.command import RADIUS, VISIBLE
-from videomac.labeling.confidence import certainty, doubt_of, label_next
+from videomac.labeling.confidence import certainty, doubt_of, label_next, presence, share_of
 from videomac.labeling.extractor import load_extractor
 from videomac.labeling.labels import Labels, Point
 from videomac.labeling.passes import MapStore, Propagator, merged
@@ -147,7 +147,10 @@ def next_(arguments: argparse.Namespace) -> None:
         maps = label(job, length)
         sure = [certainty(job.channels, maps[frame]) for frame in range(length)]
         doubt = doubt_of(sure, [frame == 0 for frame in range(length)])
-        suggested = label_next(doubt, [0], 1)[0]
+        share = share_of(
+            [presence(job.channels, maps[frame]) for frame in range(length)], [f == 0 for f in range(length)]
+        )
+        suggested = label_next(doubt, share, [0], 1)[0]
         rng = np.random.default_rng(0)
 
         def with_frame(frame: int, job: Remembering = job, truth: list[np.ndarray] = truth) -> float:

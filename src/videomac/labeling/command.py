@@ -253,7 +253,7 @@ def _row(job: Job, frame: int, forward: torch.Tensor | None, backward: torch.Ten
         agree = {name: value for name, value in agree.items() if both[name if name in channels.points else ""]}
     sure = confidence.certainty(channels, maps)
     row = {"frame": frame, "forward": forward is not None, "missing": missing, "points": points}
-    return row | {"confidence": sure, "agreement": agree}
+    return row | {"confidence": sure, "agreement": agree, "presence": confidence.presence(channels, maps)}
 
 
 def _write_tables(job: Job, rows: Mapping[int, Any]) -> None:
@@ -284,9 +284,11 @@ def _finish(job: Job, rows: dict[int, Any], frames_per_second: float) -> dict[st
     _write_tables(job, rows)
     frames = sorted(rows)
     sure = [rows[frame]["confidence"] for frame in frames]
-    doubt = confidence.doubt_of(sure, [frame in job.labels.frames for frame in frames])
+    is_labelled = [frame in job.labels.frames for frame in frames]
+    doubt = confidence.doubt_of(sure, is_labelled)
+    share = confidence.share_of([rows[frame]["presence"] for frame in frames], is_labelled)
     labelled = [index for index, frame in enumerate(frames) if frame in job.labels.frames]
-    chosen = confidence.label_next(doubt, labelled, job.config.suggest) if labelled else []
+    chosen = confidence.label_next(doubt, share, labelled, job.config.suggest) if labelled else []
     suggested = [frames[index] for index in chosen]
     _warn_of_lost(job, rows)
     confidence.plot(out / "confidence.png", frames, sure, job.labels.frames, suggested)

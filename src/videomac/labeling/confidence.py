@@ -32,6 +32,13 @@ def certainty(channels: Channels, maps: Float[Tensor, "channels rows columns"]) 
     return {name: round(min(max(value, 0.0), 1.0), 4) for name, value in found.items()}
 
 
+def presence(channels: Channels, maps: Float[Tensor, "channels rows columns"]) -> dict[str, float]:
+    """How much of each label there is: cells of an object, and 1 for a point that gets any votes."""
+    found = {str(n): float(map_.sum()) for n, map_ in zip(channels.ids, maps[1 : channels.num_masks], strict=True)}
+    found |= {name: float(maps[channels.groups[name]][0].max() > 0) for name in channels.points}
+    return {name: round(value, 3) for name, value in found.items()}
+
+
 def agreement(channels: Channels, forward: Tensor, backward: Tensor) -> dict[str, float]:
     """How much both passes agree where both have their say: J of the masks on the grid; 1 / (1 + cells) of points."""
     found = {}
@@ -57,14 +64,24 @@ def doubt_of(rows: Sequence[Mapping[str, float]], labelled: Sequence[bool]) -> F
     return np.where(labelled, 0.0, doubt)
 
 
-def label_next(doubt: Floats, labelled: Sequence[int], count: int) -> list[int]:
+def share_of(rows: Sequence[Mapping[str, float]], labelled: Sequence[bool]) -> Floats:
+    """How much of what is labelled each frame shows, in [0, 1]: the mean over the labels of `presence`."""
+    values = np.array([list(row.values()) for row in rows])
+    most = values[np.array(labelled, dtype=bool)].max(0, initial=1e-6)
+    share: Floats = np.minimum(values / most, 1).mean(1)
+    return share
+
+
+def label_next(doubt: Floats, share: Floats, labelled: Sequence[int], count: int) -> list[int]:
     """Indices of the frames whose labelling would help most, the best first, each chosen as if those before were done.
 
     Errors add up on the way from the nearest labelled frame, the faster the less sure the votes are: a frame is as far
-    from a labelled one as the doubt of all frames between. Chosen is what brings all frames nearest to a label.
+    from a labelled one as the doubt of all frames between. Chosen is what brings all frames nearest to a label. A frame
+    in which an object is small or hidden has little to hand on, so that its gain counts for less.
 
     Args:
         doubt: of each frame, from `doubt_of`.
+        share: of the labels that each frame shows, from `share_of`.
         labelled: indices of labelled frames.
         count: how many to choose.
     """
@@ -73,7 +90,7 @@ def label_next(doubt: Floats, labelled: Sequence[int], count: int) -> list[int]:
     nearest = distance[:, list(labelled)].min(1)
     chosen: list[int] = []
     for _ in range(min(count, len(doubt) - len(set(labelled)))):
-        gain = np.maximum(nearest[:, None] - distance, 0).sum(0)
+        gain = np.maximum(nearest[:, None] - distance, 0).sum(0) * share
         best = int(gain.argmax())
         if gain[best] <= 0:
             break
