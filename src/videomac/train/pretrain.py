@@ -133,7 +133,7 @@ RUN_FILES = (
 
 def compiled(model: VideoMAC) -> Callable[..., VideoMACOutput]:
     """The model's forward pass as one graph, for prepared masks."""
-    forward: Callable[..., VideoMACOutput] = torch.compile(model.forward, fullgraph=True)
+    forward: Callable[..., VideoMACOutput] = torch.compile(model.forward, fullgraph=True, dynamic=False)
     return forward
 
 
