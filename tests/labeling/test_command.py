@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import json
 import shutil
@@ -9,6 +10,7 @@ import yaml
 from PIL import Image
 
 import videomac
+from tests.data.sample_videos import encode
 from tests.labeling.made_up import QUICK, joints_of, write_masks, write_points
 from videomac import cli
 from videomac.errors import UserError
@@ -148,14 +150,17 @@ def test_of_a_video_that_breaks_all_that_can_be_read_is_labelled(scene, folder, 
         videomac.propagate_video(broken, labels=tmp_path / "m", out=tmp_path / "out3", **QUICK)
 
 
-def test_a_truncated_file_is_labelled_up_to_its_end(clips, tmp_path):
-    whole = clips / "clip0.mp4"
-    ids = np.zeros((72, 96), np.uint8)
-    ids[20:50, 20:60] = 1
+def test_a_truncated_file_is_labelled_up_to_its_end(tmp_path):
+    path = encode(tmp_path / "a.mp4", container_options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.7)])
+    ids = np.zeros((48, 64), np.uint8)
+    ids[10:40, 10:40] = 1
     Image.fromarray(ids).save(tmp_path / "first.png")
     out = tmp_path / "out"
-    metrics = videomac.propagate_video(whole, labels=tmp_path / "first.png", out=out, **QUICK)
-    assert metrics["frames"] == 24
+    with contextlib.suppress(UserError):  # raised if the last frame that is announced is cut in two
+        videomac.propagate_video(path, labels=tmp_path / "first.png", out=out, **QUICK)
+    assert 10 < json.loads((out / "metrics.json").read_text())["frames"] < 60
+    assert (out / "overlay.mp4").is_file()
 
 
 def test_a_mask_smaller_than_a_cell_is_still_there_and_warned_of(scene, folder, tmp_path, capsys):

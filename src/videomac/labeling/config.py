@@ -12,7 +12,7 @@ from videomac.errors import UserError
 FREE_ON_RESUME = frozenset({"out", "resume", "overwrite", "device", "formats", "suggest"})
 """Keys that may differ when a video is continued, because its labels do not depend on them."""
 WITHOUT_PRETRAINING = (
-    "a run of `videomac pretrain` on your clips is best; without one, efficientnet_lite0.ra_in1k with --stage 3 "
+    "a run of `videomac pretrain` on your clips is best; without one, tf_efficientnet_lite0.in1k with --stage 3 "
     "(downloads weights), or resnet18 with --stage 3 (random weights)"
 )
 
@@ -47,7 +47,7 @@ class PropagateConfig:
 
     backbone: Any = None
     """Whose features (required): a pre-training run, checkpoint or exported folder, a timm name, or raw-pixels. Best is
-    a run of `videomac pretrain` on your clips. With nothing pre-trained, take efficientnet_lite0.ra_in1k with --stage 3
+    a run of `videomac pretrain` on your clips. With nothing pre-trained, take tf_efficientnet_lite0.in1k with --stage 3
     (downloads weights) or resnet18 with --stage 3 (random weights)."""
     network: Literal["online", "target"] = "online"
     """Which network of a pre-training run."""
