@@ -34,6 +34,8 @@ class TrainConfig:
 
     command: ClassVar[str]
     """The command that takes these options; `config.yaml` says so."""
+    for_little_data: ClassVar[str] = "add more"
+    """What to do, besides taking smaller batches, if there is less data than one batch."""
     sections: ClassVar[dict[str, str]] = {}
     """First option of each section of the help, in the order in which the sections are shown."""
 

@@ -106,7 +106,7 @@ def test_an_out_folder_with_a_run_is_refused_and_overwriting_spares_other_files(
     [
         ({"image_size": 100}, "image_size 100x100 does not divide into patches of 32 pixels"),
         ({"patch_size": 48}, "48 must be a multiple of .* stride 32"),
-        ({"global_batch_size": 512}, "holds 86 training pairs, fewer than one batch"),
+        ({"global_batch_size": 512}, "holds 86 training pairs, fewer than one batch: .*--recipe small"),
         ({"global_batch_size": 6, "accumulate": 4}, "make it a multiple of 4"),
         ({"backbone": "test_convnxt"}, "unknown backbone 'test_convnxt'.*test_convnext"),
         ({"data": "nowhere"}, "nowhere"),

@@ -141,7 +141,7 @@ class TrainingData:
         if self.steps_per_epoch == 0:
             raise UserError(
                 f"{config.data} holds {length} {unit}, fewer than one batch: "
-                f"lower global_batch_size ({config.global_batch_size}) or add more"
+                f"lower global_batch_size ({config.global_batch_size}), or {config.for_little_data}"
             )
         self.total_steps = self.steps_per_epoch * config.epochs if config.steps is None else config.steps
         self.num_epochs = -(-self.total_steps // self.steps_per_epoch)

@@ -57,6 +57,7 @@ class PretrainConfig(TrainConfig):
     """Folder for everything the run makes: checkpoints, curves, pictures, exported weights."""
 
     command: ClassVar[str] = "pretrain"
+    for_little_data: ClassVar[str] = "take --recipe small, which is for little data, or add videos"
     sections: ClassVar[dict[str, str]] = {
         "recipe": "data",
         "crop_scale": "data",
