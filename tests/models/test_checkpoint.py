@@ -199,3 +199,12 @@ def test_exported_weights_of_another_network_are_refused(tmp_path: Path) -> None
 def test_unknown_network_of_the_pair() -> None:
     with pytest.raises(ValueError, match='"online" or "target"'):
         load_backbone("anywhere", "teacher")  # type: ignore[arg-type]
+
+
+def test_exporting_draws_no_random_number(tmp_path):
+    """It builds a network to compare with, and a run that exports in the middle must stay the same run."""
+    encoder = SparseEncoder("test_convnext")
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    save_backbone(encoder, tmp_path, name="test_convnext")
+    assert torch.equal(torch.get_rng_state(), before)

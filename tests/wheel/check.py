@@ -38,9 +38,28 @@ def install(versions: str, folder: Path) -> Path:
     uv = programs(tool) / "uv"
     run(uv, "venv", "-q", "--python", sys.executable, fresh)
     python = programs(fresh) / "python"
-    run(uv, "pip", "install", "-q", "--python", python, "--resolution", RESOLUTIONS[versions], f"{wheel}[demo]")
-    run(uv, "pip", "freeze", "--python", python)
+    # The requirements by themselves: those of a wheel are indirect to uv, which then takes their newest versions.
+    asked = ["-r", ROOT / "pyproject.toml", "--extra", "demo", "--resolution", RESOLUTIONS[versions]]
+    run(uv, "pip", "install", "-q", "--python", python, *asked)
+    run(uv, "pip", "install", "-q", "--python", python, "--no-deps", wheel)
+    run(uv, "pip", "check", "--python", python)
+    installed = run(uv, "pip", "freeze", "--python", python).splitlines()
+    if versions == "oldest":
+        require_oldest(installed)
     return programs(fresh)
+
+
+def require_oldest(installed: list[str]) -> None:
+    """Fail unless every requirement is there in the version that stands in pyproject.toml."""
+    table = re.search(
+        r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    found = dict(line.split("==") for line in installed if "==" in line)
+    for name, version in re.findall(r'"([\w-]+)(?:\[\w+\])?>=([\d.]+)"', table[1]):
+        have = found[name.replace("_", "-")]
+        assert re.match(rf"{re.escape(version)}(\.0)*(\.post\d+)?$", have), (
+            f"{name} {have} was installed, not {version}"
+        )
 
 
 def check(bin_: Path, folder: Path) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from videomac.models.backbones import create_backbone
 from videomac.models.encoder import SparseEncoder
 from videomac.models.videomac import VideoMAC
 from videomac.utils.io import atomic_write, read_safetensors, read_torch
+from videomac.utils.seeding import seeded
 
 
 def save_backbone(
@@ -53,7 +53,7 @@ def save_backbone(
     if isinstance(model, SparseEncoder):
         model = model.backbone
     model_args = _architecture_args(model_args or {})
-    with torch.device("meta"):
+    with seeded(0):  # not on the meta device, where older versions of timm and PyTorch cannot build every network
         plain = create_backbone(name, **model_args)
     state = model.state_dict()
     left_out = [key for key in state if key.startswith("stage_norms.")]
