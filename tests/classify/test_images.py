@@ -1,5 +1,6 @@
 """Folders of labelled images."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from tests.classify.folders import write_images
 from tests.classify.networks import build
 from videomac.classify.config import FinetuneConfig
-from videomac.classify.images import ClassificationData, find_images
+from videomac.classify.images import ClassificationData, find_images, train_transform
 from videomac.errors import UserError
 
 
@@ -72,3 +74,18 @@ def test_the_training_pipeline_is_that_of_the_recipe(images):
     assert tuple(normalize.mean.tolist()) == (0.5, 0.5, 0.5) == timm.get_pretrained_cfg("test_convnext").mean
     resize, centre, *_ = data.val.transform.transforms
     assert resize.size == 256 and resize.interpolation.value == "bicubic" and centre.size == (224, 224)
+
+
+@pytest.mark.parametrize("policy", ["rand-m15-inc1", "original", "augmix-m10-w3"])
+def test_policies_take_their_strongest_level(tmp_path: Path, policy: str) -> None:
+    """At level 10 timm posterizes to 0 bits, which Pillow refuses; it once painted black."""
+    config = FinetuneConfig(write_images(tmp_path), "resnet18", tmp_path / "out", auto_augment=policy, image_size=32)
+    transform = train_transform(config, build("test_resnet", num_classes=3))
+    ops = [
+        op for step in transform.transforms for op in [*getattr(step, "ops", []), *chain(*getattr(step, "policy", []))]
+    ]
+    strongest = [op for op in ops if "Posterize" in op.name]
+    assert strongest
+    picture = Image.new("RGB", (8, 8), (200, 100, 50))
+    for op in strongest:
+        assert op.aug_fn(picture, 0, **op.kwargs).size == (8, 8)

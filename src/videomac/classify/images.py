@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from timm.data import create_transform
+from timm.data.auto_augment import posterize
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision.datasets import ImageFolder
@@ -192,7 +194,7 @@ def eval_transform(size: int, crop_pct: float, network: Network) -> Any:
 
 def train_transform(config: FinetuneConfig, network: Network) -> Any:
     """Timm's training pipeline: random crop (bicubic) and flip, a policy such as RandAugment, random erasing."""
-    return create_transform(
+    transform = create_transform(
         config.image_size,
         is_training=True,
         scale=config.crop_scale,
@@ -205,6 +207,17 @@ def train_transform(config: FinetuneConfig, network: Network) -> Any:
         mean=network.mean,
         std=network.std,
     )
+    for step in transform.transforms:
+        for op in [*getattr(step, "ops", []), *chain(*getattr(step, "policy", []))]:
+            if op.aug_fn is posterize:
+                op.aug_fn = _posterize_at_least_one_bit
+    return transform
+
+
+def _posterize_at_least_one_bit(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """Timm's posterizing, which asks for 0 bits at the strongest level; Pillow once painted black and now refuses."""
+    posterized: Image.Image = posterize(image, max(1, bits))  # type: ignore[no-untyped-call]
+    return posterized
 
 
 def eval_loader(dataset: EvalImages, *, batch_size: int, workers: int, rank: int = 0, world_size: int = 1) -> Any:
