@@ -164,7 +164,7 @@ def test_the_card_states_data_schedule_losses_and_evaluation(small_run: Path, cl
     metrics = json.loads((small_run / "metrics.json").read_text())
     for stated in (
         f"`{clips.name}`: {metrics['videos']} videos",
-        f"| epochs | 2 ({metrics['steps']} steps) |",
+        f"| length | 2 epochs ({metrics['steps']} steps) |",
         "| pairs per step | 16 |",
         "peak 0.005 (0.08 per 256 pairs)",
         "online + target + 0.5 x consistency",
@@ -181,7 +181,7 @@ def test_the_card_states_data_schedule_losses_and_evaluation(small_run: Path, cl
         assert str(folder) not in card and str(folder) not in report, "paths of one machine stay at home"
     # the exported folder within the run knows its run too
     run(ExportConfig(small_run / "backbone", tmp_path / "again"))
-    assert "| epochs | 2 (" in (tmp_path / "again" / "README.md").read_text()
+    assert "| length | 2 epochs (" in (tmp_path / "again" / "README.md").read_text()
 
 
 def test_a_card_without_a_run_says_so(source: Path, tmp_path: Path) -> None:

@@ -88,6 +88,9 @@ def model_card(report: Mapping[str, Any], training: Training | None, evaluations
     )
 
 
-def _warmup(settings: Mapping[str, Any]) -> float:
-    given = settings["warmup_epochs"]
-    return float(min(10.0, settings["epochs"] / 10) if given is None else given)
+def _warmup(settings: Mapping[str, Any]) -> str:
+    """The length of the warm-up, in words; how many epochs a run of so many steps had is not stored."""
+    given, epochs = settings["warmup_epochs"], settings["epochs"]
+    if given is None and epochs is None:
+        return "a tenth of the run, at most 10 epochs,"
+    return f"{min(10.0, epochs / 10) if given is None else given:.3g} epochs"
