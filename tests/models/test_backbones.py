@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from timm.layers import LayerNorm2d
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -95,3 +96,28 @@ def test_unknown_name_offers_the_closest() -> None:
         create_backbone("convnextv2_atta")
     with pytest.raises(UserError, match=r"see timm\.list_models"):
         create_backbone("zzzzzz")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("resnet18.nope", "Invalid pretrained tag"), ("local-dir:nowhere", "nowhere"), ("resnet18.a1_in1k", "no network")],
+)
+def test_weights_that_timm_cannot_get_are_one_sentence(name: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise LocalEntryNotFoundError("There is no network. Please check your connection and try again.")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", offline)
+    with pytest.raises(
+        UserError, match=rf"timm cannot get the weights of {name} \(.*{reason}.*\): check the name"
+    ) as told:
+        create_backbone(name, pretrained=True)
+    assert "\n" not in str(told.value)
+
+
+def test_other_errors_of_a_network_are_not_taken_for_missing_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault of its own")
+
+    monkeypatch.setattr("timm.create_model", broken)
+    with pytest.raises(RuntimeError, match="a fault of its own"):
+        create_backbone("resnet18")

@@ -108,6 +108,7 @@ def test_an_out_folder_with_a_run_is_refused_and_overwriting_spares_other_files(
         ({"patch_size": 48}, "48 must be a multiple of .* stride 32"),
         ({"global_batch_size": 512}, "holds 86 training pairs, fewer than one batch: .*--recipe small"),
         ({"global_batch_size": 6, "accumulate": 4}, "make it a multiple of 4"),
+        ({"global_batch_size": 2, "accumulate": 4}, "make it a multiple of 4"),
         ({"backbone": "test_convnxt"}, "unknown backbone 'test_convnxt'.*test_convnext"),
         ({"data": "nowhere"}, "nowhere"),
         ({"trainer": {"accelerater": "cpu"}}, "accelerater"),
@@ -171,15 +172,41 @@ def test_if_nothing_can_be_read_a_workers_error_is_still_one_sentence(clips, tmp
 
 
 def test_a_new_run_can_start_from_the_weights_of_another(small_run, clips, tmp_path):
-    for source, name in ((small_run, "from_run"), (small_run / "backbone", "from_export")):
+    timms = f"local-dir:{small_run / 'backbone'}"  # timm's own way to weights, which a name with a tag takes too
+    for source, name in ((small_run, "run"), (small_run / "backbone", "export"), (timms, "timm")):
         videomac.pretrain(
             **options(clips, tmp_path / name, epochs=1, global_batch_size=64, base_lr=0.0, init_from=source)
         )
         started, given = load_videomac(tmp_path / name).online.encoder, load_videomac(small_run).online.encoder
         for key, value in started.state_dict().items():
             torch.testing.assert_close(value, given.state_dict()[key], rtol=0, atol=0, msg=key)
-    with pytest.raises(UserError, match="init_from"):
-        videomac.pretrain(**options(clips, tmp_path / "other", backbone="test_resnet", init_from=small_run))
+
+
+@pytest.mark.parametrize(
+    ("source", "changed", "sentence"),
+    [
+        (
+            "",
+            {"backbone": "test_resnet"},
+            "was made with backbone test_convnext, not test_resnet: pass --backbone",
+        ),
+        (
+            "",
+            {"decoder_width": 32},
+            "was made with decoder_width 16, not 32: pass --decoder_width 16, or start",
+        ),
+        ("backbone", {"backbone": "test_resnet"}, "holds test_convnext, not test_resnet: .* is missing"),
+    ],
+)
+def test_weights_of_another_network_are_refused_in_a_sentence(small_run, clips, tmp_path, source, changed, sentence):
+    with pytest.raises(UserError, match=f"init_from .*{sentence}") as refused:
+        videomac.pretrain(**options(clips, tmp_path / "other", init_from=small_run / source, **changed))
+    assert len(str(refused.value).replace(str(small_run), "RUN")) < 290
+
+
+def test_a_patch_that_is_the_default_fits_one_that_was_given(small_run, clips, tmp_path):
+    changed = {"epochs": 1, "global_batch_size": 64, "held_out": 0, "patch_size": 32, "init_from": small_run}
+    videomac.pretrain(**options(clips, tmp_path / "run", **changed))
 
 
 @pytest.mark.parametrize(

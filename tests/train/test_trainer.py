@@ -67,6 +67,24 @@ def assert_equal_runs(a: Path, b: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_two_processes_stop_at_the_same_step_though_one_was_told(clips, tmp_path):
+    """The wish of one process reaches the other with the numbers of a step; both save, and the run can go on."""
+    small = {"backbone": "test_resnet", "global_batch_size": 14, "held_out": 0, "devices": 2}
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    subprocess.run(runs.command(clips, whole, **small), check=True, stdout=subprocess.DEVNULL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(runs.command(clips, out, **small), start_new_session=True, **pipes) as run:
+        assert any(line.startswith("step 2/12") for line in iter(run.stdout.readline, ""))
+        run.send_signal(signal.SIGINT)  # the first process alone, as its launcher would be told
+        _, errors = run.communicate(timeout=120)
+    step = read_torch(out / "checkpoints" / "last.ckpt")["global_step"]
+    assert run.returncode == 130 and 2 < step < 12
+    assert f"stopped at step {step} of 12, which is saved" in errors
+    subprocess.run([*runs.command(clips, out, **small), "--resume"], check=True, stdout=subprocess.DEVNULL)
+    assert_equal_runs(whole, out)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_no_data_process_outlives_a_killed_run(clips, tmp_path):
     """The main process alone is killed, as the kernel does when memory runs out."""
     arguments = command(clips, tmp_path / "run")

@@ -31,7 +31,7 @@ def mask_tools() -> Any:
     try:
         from pycocotools import mask
     except ImportError:
-        raise UserError("COCO needs pycocotools: pip install 'videomac[coco]'") from None
+        raise UserError("COCO needs pycocotools: pip install '.[coco]' in the checkout") from None
     return mask
 
 

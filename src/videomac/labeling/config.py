@@ -70,7 +70,7 @@ class PropagateConfig:
     """Temperature of the softmax over the similarities of the cells that vote."""
 
     formats: list[Literal["coco", "dlc", "sleap"]] | None = None
-    """Also write the labels as COCO JSON (needs videomac[coco]), DeepLabCut CSV, SLEAP .slp (needs videomac[sleap])."""
+    """Also write the labels as COCO JSON (extra [coco]), DeepLabCut CSV, SLEAP .slp (extra [sleap])."""
     suggest: int = 5
     """How many frames to suggest for labelling next."""
 

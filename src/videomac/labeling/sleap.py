@@ -23,7 +23,7 @@ def sleap_io() -> Any:
     try:
         import sleap_io
     except ImportError:
-        raise UserError("SLEAP's files need sleap-io: pip install 'videomac[sleap]'") from None
+        raise UserError("SLEAP's files need sleap-io: pip install '.[sleap]' in the checkout") from None
     return sleap_io
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
+from huggingface_hub.errors import HfHubHTTPError
 from timm.layers import LayerNorm2d
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.convnext import ConvNeXt
@@ -25,14 +26,23 @@ def create_backbone(name: str, **timm_kwargs: Any) -> nn.Module:
     """A timm network without its classifier: `timm.create_model(name, num_classes=0, **timm_kwargs)`.
 
     Raises:
-        UserError: timm knows no such network; the sentence offers the closest names.
+        UserError: timm knows no such network (the sentence offers the closest names), or cannot get its weights.
     """
     architecture = name.split(".")[0]
     if ":" not in name and not timm.is_model(architecture):
         close = close_names(architecture, timm.list_models(), 3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models() for the names."
         raise UserError(f"unknown backbone {name!r}: {hint}")
-    backbone: nn.Module = timm.create_model(name, num_classes=0, **timm_kwargs)
+    try:
+        backbone: nn.Module = timm.create_model(name, num_classes=0, **timm_kwargs)
+    except (OSError, HfHubHTTPError, RuntimeError) as error:
+        if not (timm_kwargs.get("pretrained") or ":" in name or "." in name):
+            raise  # nothing was to be fetched or looked up: not the name's fault
+        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+        raise UserError(
+            f"timm cannot get the weights of {name} ({reason}): check the name and its tag, and the connection, or "
+            "name a folder of weights"
+        ) from error
     return backbone
 
 

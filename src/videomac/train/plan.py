@@ -177,13 +177,16 @@ def settle_micro_batches(config: PretrainConfig, model: VideoMAC, data: Pretrain
         return
     if config.accumulate == "auto" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError("accumulate auto is for one process, or for processes that videomac starts: give a number")
+    given = 1 if config.accumulate == "auto" else config.accumulate
+    if config.global_batch_size % (world_size * given):
+        config.accumulate = given
+        return  # the trainer, which knows the devices for certain, refuses that
     memory, free = measure_memory(model, data, world_size), free_bytes(device)
     if free is not None and device.type == "cpu":
         free //= devices
     if config.accumulate == "auto":
         config.accumulate = 1 if free is None else fewest_micro_batches(memory, data, world_size, free)
-    elif free is not None and device.type == "cpu" and config.global_batch_size % (world_size * config.accumulate) == 0:
-        # A GPU says itself that its memory is full; a CPU's system kills.
+    elif free is not None and device.type == "cpu":  # a GPU says itself that its memory is full; a CPU's system kills
         require_memory(memory, data, world_size, free)
     print("\n".join(describe(config, data, memory, free, world_size, of_batch_statistics(model))), flush=True)
 

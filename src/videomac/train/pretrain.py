@@ -161,7 +161,7 @@ def _take_weights(model: VideoMAC, source: str) -> None:
     path = find_weights(source)
     if path is not None and not (path / "config.json").is_file():
         given = load_videomac(path)
-        _require_same(model.arguments, given.arguments, source)
+        _require_same(model, given, source)
         model.load_state_dict(given.state_dict())
         return
     with torch.random.fork_rng(devices=[]):
@@ -174,17 +174,18 @@ def _take_weights(model: VideoMAC, source: str) -> None:
         own.load_state_dict(backbone.state_dict())
 
 
-def _require_same(asked: Mapping[str, Any], given: Mapping[str, Any], source: str) -> None:
+def _require_same(asked: VideoMAC, given: VideoMAC, source: str) -> None:
     """Refuse weights of a model of other shapes.
 
     Raises:
         UserError: names the first option that must be another one.
     """
+    wanted, found = ({**model.arguments, "patch_size": model.patch_size} for model in (asked, given))
     for key in ("backbone", "preset", "patch_size", "decoder_width", "decoder_depth"):
-        if asked[key] != given[key]:
+        if wanted[key] != found[key]:
             raise UserError(
-                f"init_from {source} was made with {key} {given[key]}, not {asked[key]}: pass --{key} {given[key]}, or "
-                "start from its backbone/ alone"
+                f"init_from {source} was made with {key} {found[key]}, not {wanted[key]}: pass --{key} {found[key]}, "
+                "or start from its backbone/ alone"
             )
 
 

@@ -10,12 +10,9 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from videomac.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def prepare_out_dir(out: Path, owned: Sequence[str], *, overwrite: bool) -> None:
