@@ -143,7 +143,9 @@ class Checkpoints(StepCallback):
         step, data = trainer.global_step, module.data
         epoch = step // data.steps_per_epoch if step % data.steps_per_epoch == 0 else 0
         late = self.minutes > 0 and time.monotonic() - self._saved_at > 60 * self.minutes
-        late = module.any_process("save", late) and step - self.saved_step > 2  # an older wish has been fulfilled
+        late = module.any_process("save", late)
+        if trainer.world_size > 1:  # a wish that is older than the last checkpoint has been fulfilled
+            late = late and step - self.saved_step > 2
         if data.ends_epoch(step) or late or (self.steps and step % self.steps == 0):
             self.save(trainer, module)
         due = epoch and self.keep_epochs and epoch % self.keep_epochs == 0 and self.saved_step == step
