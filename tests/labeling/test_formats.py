@@ -33,5 +33,5 @@ def test_a_format_that_cannot_be_written_is_refused_before_any_work(scene, monke
 
     monkeypatch.setattr(builtins, "__import__", missing)
     for name in ("coco", "sleap"):
-        with pytest.raises(UserError, match=rf"pip install 'videomac\[{name}\]'"):
+        with pytest.raises(UserError, match=rf"pip install '\.\[{name}\]' in the checkout"):
             check_formats([name], joints_of(scene, [0]))
