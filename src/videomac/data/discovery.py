@@ -71,7 +71,7 @@ def find_videos(root: str | Path, frame_gap: int | str = 1, skipped: list[Skippe
     if root.is_file():
         candidates = [(root, root.name)]
     elif root.is_dir():
-        candidates = sorted(_candidates(root, skipped), key=lambda candidate: natural_order(candidate[1]))
+        candidates = sorted(find_candidates(root, skipped), key=lambda candidate: natural_order(candidate[1]))
     else:
         raise UserError(f"no such folder or video file: {root}")
     open_ = partial(_open_candidate, FrameGap(frame_gap) if frame_gap else None)
@@ -96,7 +96,7 @@ def find_videos(root: str | Path, frame_gap: int | str = 1, skipped: list[Skippe
     return videos
 
 
-def _candidates(root: Path, skipped: list[Skipped]) -> Iterator[tuple[Path, str]]:
+def find_candidates(root: Path, skipped: list[Skipped]) -> Iterator[tuple[Path, str]]:
     """(path, name) of everything below `root` that looks like a video; the rest is added to `skipped` at the end."""
     visited: set[str] = set()
     others: Counter[str] = Counter()

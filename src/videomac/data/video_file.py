@@ -52,8 +52,8 @@ class VideoFile:
         """Read the header of `path`; without a name it is called after the file."""
         self.path = Path(path)
         self.name = name if name is not None else self.path.name
-        with _opened(self.path) as (container, stream):
-            self.fps = _rate(stream)
+        with opened(self.path) as (container, stream):
+            self.fps = frame_rate(stream)
             num_frames = _frames_by_header(container, stream)
         self._num_frames = num_frames if num_frames is not None else len(_packet_index(*version(self.path)))
         if not self._num_frames:
@@ -115,7 +115,7 @@ _LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.s
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its video stream, decoding in this thread; whatever FFmpeg says becomes a VideoError."""
     try:
         # An absolute path, because "12:30.mp4" alone would be taken for a protocol.
@@ -130,7 +130,8 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise VideoError(f"{path}: {reason(error)}") from error
 
 
-def _rate(stream: VideoStream) -> float:
+def frame_rate(stream: VideoStream) -> float:
+    """Frames per second by the header, or 24 where it does not say."""
     rates = (float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate)
     # DV files give the ticks of their clock in place of their frames.
     return next((rate for rate in rates if rate <= MOST_FPS), DEFAULT_FPS)
@@ -158,7 +159,7 @@ def _packet_index(path: Path, version: int) -> _PacketIndex:
     """Read the packets of a file, without decoding them."""
     times: list[int | None] = []
     keys: list[int] = []
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         codec, reorders = stream.codec_context.name, stream.codec_context.has_b_frames
         # These store no presentation times. Where FFmpeg could not work them out it gives decoding times, which ascend.
         guessed = bool({"avi", "mxf"} & set(container.format.name.split(","))) and reorders
@@ -209,12 +210,12 @@ def _frames(path: Path, index: _PacketIndex, numbers: Sequence[int]) -> Iterator
     """Yield frames from their key frames on, or, where these cannot be found, from the start of the file on."""
     left = list(numbers)
     if index.times is not None:
-        with _opened(path) as (container, stream), suppress(_NotSearchable):
+        with opened(path) as (container, stream), suppress(_NotSearchable):
             for number, frame in _decode_from_keys(container, stream, index.times, index.key_times, numbers):
                 left.remove(number)
                 yield number, frame
             return
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         yield from _decode_by_counting(container, stream, left)
 
 
