@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def run(config: PropagateConfig) -> dict[str, Any]:
         UserError: see `propagate_video`.
         KeyboardInterrupt: the user has had enough; what is done has been written.
     """
-    job = _prepare(config)
+    job = prepare(config)
     if (config.out / "metrics.json").is_file():
         print(f"{config.out} is complete already")
         done: dict[str, Any] = json.loads((config.out / "metrics.json").read_text())
@@ -83,7 +83,10 @@ def run(config: PropagateConfig) -> dict[str, Any]:
     problems: list[str] = []
     begun, before = time.perf_counter(), len(job.rows())
     try:
-        _label(job, problems)
+        with _bar(None, "propagating") as bar:
+            for step in label(job, problems):
+                bar.total = step.total
+                bar.update(step.done - bar.n)
     except KeyboardInterrupt:
         rows = job.rows()
         _write_tables(job, rows)
@@ -91,7 +94,8 @@ def run(config: PropagateConfig) -> dict[str, Any]:
         raise KeyboardInterrupt(f"interrupted after {len(rows)} of {len(job.frames)} frames: {cure}") from None
     rows = job.rows()
     seconds = time.perf_counter() - begun
-    metrics = _finish(job, rows, (len(rows) - before) / seconds)
+    metrics = finish(job, rows, (len(rows) - before) / seconds)
+    shutil.rmtree(job.work)
     if problems:
         kept = f"{len(rows)} of {len(job.frames)} frames were labelled and are in {config.out}"
         raise UserError(f"{problems[0]}; {kept}: repair or convert the video, or --stop before that frame")
@@ -125,7 +129,31 @@ class Job:
         return {row["frame"]: row for row in map(json.loads, lines)}
 
 
-def _prepare(config: PropagateConfig) -> Job:
+@dataclass(frozen=True)
+class Step:
+    """A frame that a pass has just reached.
+
+    Attributes:
+        done: frames of both passes that are done.
+        total: frames of both passes.
+        frame: its number.
+        maps: what this pass makes of the frame.
+        row: the frame's labels, once they are decided: points, confidence, agreement; its mask has been written.
+    """
+
+    done: int
+    total: int
+    frame: int
+    maps: torch.Tensor
+    row: dict[str, Any] | None = None
+
+
+def prepare(config: PropagateConfig) -> Job:
+    """Open the video, the labels and the backbone, and make the out folder.
+
+    Raises:
+        UserError: see `propagate_video`.
+    """
     assert config.labels is not None
     video = open_video(config.video)
     size = frame_size(video, config.start if config.start < len(video) else 0)
@@ -194,39 +222,47 @@ def _digest(labels: Labels) -> str:
     return digest.hexdigest()[:16]
 
 
-def _label(job: Job, problems: list[str]) -> None:
-    """Run both passes, and write masks and rows of all frames that are not there yet."""
+def label(job: Job, problems: list[str]) -> Iterator[Step]:
+    """Run both passes, and write masks and rows of all frames that are not there yet.
+
+    Whoever has seen enough closes the iterator: what is done has been written.
+
+    Args:
+        job: what to do.
+        problems: takes one sentence for every frame at which the video cannot be read on.
+    """
     masks, labelled = job.config.out / "masks", job.labels.frames
     forwards = [frame for frame in job.frames if frame >= labelled[0]]
     backwards = [frame for frame in reversed(job.frames) if frame <= labelled[-1]]
     backwards = backwards if len(backwards) > 1 else []  # only the first frame is labelled
     forward_store, backward_store = MapStore(job.work / "forward"), MapStore(job.work / "backward")
-    rows = job.rows()
+    rows, total = job.rows(), len(forwards) + len(backwards)
     if job.labels.ids:
         masks.mkdir(exist_ok=True)
-    with _bar(len(forwards) + len(backwards), "propagating") as bar:
-        there = {frame for frame in backwards if backward_store.path(frame).is_file()}
-        bar.update(len(there))
-        for _ in job.propagator.run(backwards, backward_store, there, problems):
-            bar.update()
-        done = {frame for frame, row in rows.items() if row["forward"]}
-        bar.update(len(done))
-        passing = job.propagator.run(forwards, forward_store, done, problems, prune=True)
-        coming = next(passing, None)
-        with (job.work / "frames.jsonl").open("a") as file:
-            for frame in job.frames:
-                forward = None
-                if coming is not None and coming[0] == frame:
-                    forward = coming[1]
-                if frame not in rows:
-                    backward = backward_store.find(frame)
-                    if forward is not None or backward is not None:
-                        row = _row(job, frame, forward, backward)
-                        file.write(json.dumps(row) + "\n")
-                        file.flush()
-                if forward is not None:
-                    coming = next(passing, None)
-                    bar.update()
+    there = {frame for frame in backwards if backward_store.path(frame).is_file()}
+    count = len(there)
+    for frame, maps in job.propagator.run(backwards, backward_store, there, problems):
+        count += 1
+        yield Step(count, total, frame, maps)
+    done = {frame for frame, row in rows.items() if row["forward"]}
+    count += len(done)
+    passing = job.propagator.run(forwards, forward_store, done, problems, prune=True)
+    coming = next(passing, None)
+    with (job.work / "frames.jsonl").open("a") as file:
+        for frame in job.frames:
+            forward = coming[1] if coming is not None and coming[0] == frame else None
+            backward = None if frame in rows else backward_store.find(frame)
+            reached = forward if forward is not None else backward
+            row = None
+            if frame not in rows and reached is not None:
+                row = _row(job, frame, forward, backward)
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+            count += forward is not None
+            if reached is not None:
+                yield Step(count, total, frame, reached, row)
+            if forward is not None:
+                coming = next(passing, None)
 
 
 def _row(job: Job, frame: int, forward: torch.Tensor | None, backward: torch.Tensor | None) -> dict[str, Any]:
@@ -276,20 +312,31 @@ def _write_tables(job: Job, rows: Mapping[int, Any]) -> None:
     write_rows(job.config.out / "confidence.csv", sure)
 
 
-def _finish(job: Job, rows: dict[int, Any], frames_per_second: float) -> dict[str, Any]:
-    """Write tables, pictures and numbers, and delete what only a resumed call needs."""
+def suggestions(job: Job, rows: Mapping[int, Any]) -> list[int]:
+    """The frames to label next, the most helpful first, once their rows are there."""
+    frames = sorted(rows)
+    is_labelled = [frame in job.labels.frames for frame in frames]
+    labelled = [index for index, known in enumerate(is_labelled) if known]
+    if not labelled:
+        return []
+    doubt = confidence.doubt_of([rows[frame]["confidence"] for frame in frames], is_labelled)
+    share = confidence.share_of([rows[frame]["presence"] for frame in frames], is_labelled)
+    return [frames[index] for index in confidence.label_next(doubt, share, labelled, job.config.suggest)]
+
+
+def finish(job: Job, rows: Mapping[int, Any], frames_per_second: float) -> dict[str, Any]:
+    """Write tables, pictures and numbers of the frames that are done.
+
+    Raises:
+        UserError: there are none.
+    """
     out = job.config.out
     if not rows:
         raise UserError(f"no frame of {job.video.name} could be read: check the video")
     _write_tables(job, rows)
     frames = sorted(rows)
     sure = [rows[frame]["confidence"] for frame in frames]
-    is_labelled = [frame in job.labels.frames for frame in frames]
-    doubt = confidence.doubt_of(sure, is_labelled)
-    share = confidence.share_of([rows[frame]["presence"] for frame in frames], is_labelled)
-    labelled = [index for index, frame in enumerate(frames) if frame in job.labels.frames]
-    chosen = confidence.label_next(doubt, share, labelled, job.config.suggest) if labelled else []
-    suggested = [frames[index] for index in chosen]
+    suggested = suggestions(job, rows)
     _warn_of_lost(job, rows)
     confidence.plot(out / "confidence.png", frames, sure, job.labels.frames, suggested)
     with _bar(len(frames), "drawing") as bar:
@@ -304,7 +351,6 @@ def _finish(job: Job, rows: dict[int, Any], frames_per_second: float) -> dict[st
         "label_next": suggested,
     }
     write_metrics(out, metrics)
-    shutil.rmtree(job.work)
     print(table([(key.replace("_", " "), value) for key, value in metrics.items()]))
     if suggested:
         print(f"label next: frame {suggested[0]} would help most, then {', '.join(map(str, suggested[1:])) or 'none'}")
@@ -322,6 +368,6 @@ def _warn_of_lost(job: Job, rows: Mapping[int, Any]) -> None:
             print(f"warning: object {number} is in no pixel from frame {after} on: label it there", file=sys.stderr)
 
 
-def _bar(total: int, title: str) -> Any:
+def _bar(total: int | None, title: str) -> Any:
     """A bar with frames/s and the time left; silent where nobody watches."""
     return tqdm(total=total, desc=title, unit=" frames", disable=not sys.stderr.isatty(), dynamic_ncols=True)

@@ -18,7 +18,7 @@ def load_extractor(
     """Features of whatever a user may name as a backbone.
 
     Args:
-        given: a name, path or module.
+        given: a name, path or module; features that are loaded already stay as they are.
         stage: of a hierarchical network.
         stride: pixels per cell.
         network: of a pre-training run.
@@ -31,6 +31,8 @@ def load_extractor(
     Raises:
         UserError: the backbone cannot be had.
     """
+    if isinstance(given, FeatureExtractor):
+        return given, str(given.description["backbone"]), "as given"
     backbone, name, weights = given, str(given), "none"
     if not isinstance(given, str | Path):
         name, weights = network_name(given), "as given"
