@@ -33,6 +33,7 @@ from videomac.utils.video_writer import write_video
 
 OWNED = ("config.yaml", "metrics.json", "environment.json", "features.mp4", "sheet.png")
 FITTED_FRAMES, SHEET_ROWS, GAP, LINE = 32, 4, 4, 24
+TINT = (255.0, 140.0, 0.0)
 SPREAD = 2.5
 """Standard deviations of a component that fill the range of a colour."""
 
@@ -105,7 +106,7 @@ def run(config: FeaturesConfig) -> dict[str, Any]:
     def features_of(frames: list[int]) -> Iterator[tuple[int, Tensor, list[Tensor]]]:
         for number, frame in read_frames(video, frames, size):
             with torch.inference_mode():
-                maps = [_features(*pair, frame, device) for pair in zip(extractors, geometries, strict=True)]
+                maps = [frame_features(*pair, frame, device) for pair in zip(extractors, geometries, strict=True)]
             yield number, frame, maps
 
     sample = [numbers[index] for index in evenly_spaced(min(FITTED_FRAMES, len(numbers)), len(numbers))]
@@ -139,10 +140,33 @@ def run(config: FeaturesConfig) -> dict[str, Any]:
     return metrics
 
 
-def _features(extractor: FeatureExtractor, geometry: Geometry, frame: Tensor, device: torch.device) -> Tensor:
+def frame_features(
+    extractor: FeatureExtractor, geometry: Geometry, frame: UInt8[Tensor, "3 height width"], device: torch.device
+) -> Float[Tensor, "channels rows columns"]:
     """Features of unit length, as they are compared in propagation."""
     picture = resize(frame[None], geometry.size).to(device).float() / 255
     return F.normalize(extractor(picture)[0].float(), dim=0).cpu()
+
+
+def draw_similarity(
+    frame: UInt8[Tensor, "3 height width"],
+    features: Float[Tensor, "channels rows columns"],
+    query: Float[Tensor, " channels"],
+) -> UInt8[Tensor, "3 height width"]:
+    """A frame in grey, tinted where its features are like one cell's.
+
+    The tint begins at the frame's middle cosine similarity and is full at 1: most cells of a frame are rather similar.
+
+    Args:
+        frame: at the size of the picture.
+        features: of the frame, of unit length.
+        query: of the cell, of unit length.
+    """
+    cosine = torch.einsum("chw,c->hw", features, query)
+    tint = (cosine - cosine.median()) / (1 - cosine.median()).clamp(min=1e-6)
+    tint = F.interpolate(tint.clamp(0, 1)[None, None], frame.shape[-2:], mode="bilinear", align_corners=False)[0]
+    grey = frame.float().mean(0, keepdim=True).expand(3, -1, -1) * 0.8
+    return torch.lerp(grey, torch.tensor(TINT).view(3, 1, 1).expand_as(grey), 0.9 * tint).round().to(torch.uint8)
 
 
 def _beside(pictures: list[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from videomac.config import save_config
@@ -20,7 +20,7 @@ from videomac.models.masking import random_mask
 from videomac.models.videomac import VideoMAC
 from videomac.reconstruction.config import ReconstructConfig
 from videomac.reconstruction.pairs import MaskedPairs, fitting_size, reconstruct_pairs
-from videomac.reconstruction.pictures import pairs_sheet, reconstruct_frames
+from videomac.reconstruction.pictures import Reconstruction, pairs_sheet, reconstruct_frames
 from videomac.utils.device import pick_device
 from videomac.utils.frame_gap import FrameGap
 from videomac.utils.run_dir import in_words, prepare_out_dir, table, write_metrics, write_rows
@@ -105,12 +105,29 @@ def _file_names(videos: list[Video]) -> list[str]:
     return short if len(set(short)) == len(short) else names
 
 
-@torch.no_grad()
 def _clip(video: Video, model: VideoMAC, size: tuple[int, int], mask: Tensor) -> Iterator[UInt8[Tensor, "3 _ _"]]:
     """Yield the frames of the side-by-side clip."""
-    device = next(model.parameters()).device
     for start in range(0, len(video), FRAMES_AT_ONCE):
-        frames = normalize(resize(video.read(range(start, min(start + FRAMES_AT_ONCE, len(video)))), size)).to(device)
-        masks = mask.expand(len(frames), -1, -1).to(device)
-        pictures = reconstruct_frames(frames, model.online(frames, masks), masks, norm_pix_loss=model.norm_pix_loss)
-        yield from pictures.side_by_side()
+        frames = video.read(range(start, min(start + FRAMES_AT_ONCE, len(video))))
+        yield from reconstruct_masked(model, frames, size, mask).side_by_side()
+
+
+@torch.no_grad()
+def reconstruct_masked(
+    model: VideoMAC,
+    frames: UInt8[Tensor, "batch 3 _ _"],
+    size: tuple[int, int],
+    mask: Bool[Tensor, "1 rows columns"],
+) -> Reconstruction:
+    """What the online network makes of frames that are all masked in the same way.
+
+    Args:
+        model: in eval mode.
+        frames: as they are in the video.
+        size: (height, width) that the network sees, from `fitting_size`.
+        mask: True = hidden.
+    """
+    device = next(model.parameters()).device
+    seen = normalize(resize(frames, size)).to(device)
+    masks = mask.expand(len(frames), -1, -1).to(device)
+    return reconstruct_frames(seen, model.online(seen, masks), masks, norm_pix_loss=model.norm_pix_loss)
