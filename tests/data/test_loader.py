@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from videomac.data.loader import PairSampler, QuietLoader
+from videomac.data.loader import PairSampler, QuietLoader, WholeRun
+from videomac.data.order import GroupedOrder
 from videomac.errors import UserError
 
 Key = tuple[int, int]
@@ -86,11 +88,52 @@ def test_the_loader_may_iterate_before_set_epoch() -> None:
     assert len(loader) == 2
 
 
-def test_too_few_pairs_and_uneven_batches_are_user_errors() -> None:
+@pytest.mark.parametrize("together", [1, 2, 3])
+@pytest.mark.parametrize(("world_size", "accumulate"), [(3, 2), (5, 1), (7, 3), (8, 1)])
+def test_shares_of_a_batch_that_cannot_be_shared_evenly_differ_by_one_pair(
+    together: int, world_size: int, accumulate: int
+) -> None:
+    def sampler(rank: int, world_size: int, accumulate: int) -> PairSampler:
+        order = GroupedOrder(np.array([40, 13, 30]), 12, seed=1, together=together) if together > 1 else 83
+        sizes = {"rank": rank, "world_size": world_size, "accumulate": accumulate}
+        return PairSampler(order, global_batch_size=25, seed=1, **sizes)
+
+    single = list(sampler(0, 1, 1))
+    ranks = [list(sampler(rank, world_size, accumulate)) for rank in range(world_size)]
+    assert len(single) == 3 and {len(keys) for keys in ranks} == {3 * accumulate}
+    for step, batch in enumerate(single):
+        micro_batches = [micro for keys in ranks for micro in keys[step * accumulate : (step + 1) * accumulate]]
+        assert sorted(chain.from_iterable(micro_batches)) == sorted(batch)
+        sizes = [len(micro) for micro in micro_batches]
+        assert min(sizes) >= 25 // (world_size * accumulate) >= 1 and max(sizes) - min(sizes) <= 1
+        shares = [sum(sizes[rank * accumulate : (rank + 1) * accumulate]) for rank in range(world_size)]
+        assert max(shares) - min(shares) <= 1
+
+
+@pytest.mark.parametrize("order", [103, GroupedOrder(np.array([50, 7, 60]), 12, seed=2)], ids=["shuffled", "grouped"])
+def test_eight_processes_then_four_then_eight_take_the_same_pairs_in_the_same_order(order: int | GroupedOrder) -> None:
+    """The global batches are the same, step by step, whatever number of processes takes them."""
+
+    def steps(world_size: int, first: int, last: int) -> list[list[Key]]:
+        ranks = [
+            PairSampler(order, global_batch_size=16, seed=2, rank=rank, world_size=world_size, start_step=first)
+            for rank in range(world_size)
+        ]
+        batches = zip(*(islice(WholeRun(rank, last, first), last - first) for rank in ranks), strict=True)
+        if isinstance(order, GroupedOrder):
+            return [list(chain.from_iterable(shares)) for shares in batches]
+        return [list(chain.from_iterable(zip(*shares, strict=True))) for shares in batches]
+
+    whole = steps(1, 0, 20)
+    assert len(whole) == 20 and len({epoch for batch in whole for epoch, _ in batch}) > 2
+    assert steps(8, 0, 5) + steps(4, 5, 13) + steps(8, 13, 20) == whole
+
+
+def test_too_few_pairs_and_empty_shares_are_user_errors() -> None:
     with pytest.raises(UserError, match=r"30 pairs of frames do not fill one batch of 32.*to 30 or less"):
         PairSampler(30, global_batch_size=32)
-    with pytest.raises(UserError, match=r"32 cannot be shared evenly by 3 processes with 2 .* multiple of 6"):
-        PairSampler(100, global_batch_size=32, world_size=3, accumulate=2)
+    with pytest.raises(UserError, match=r"5 is too small for 3 processes with 2 micro-batches each: make it 6 or more"):
+        PairSampler(100, global_batch_size=5, world_size=3, accumulate=2)
     with pytest.raises(UserError, match="global_batch_size"):
         PairSampler(100, global_batch_size=0)
     with pytest.raises(UserError, match="seed"):

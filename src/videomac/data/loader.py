@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from videomac.config import TrainConfig
+from videomac.data.order import Order, ShuffledOrder
 from videomac.errors import UserError
 from videomac.utils.device import usable_cores
 from videomac.utils.seeding import check_seed
@@ -23,10 +25,11 @@ from videomac.utils.seeding import check_seed
 class PairSampler:
     """The keys of one process, micro-batch by micro-batch: the `batch_sampler` of a data loader over `FramePairs`.
 
-    Every optimizer step takes the next `global_batch_size` pairs of the epoch's permutation; rank r of w processes
-    takes each w-th of them from the r-th on, and cuts its share into `accumulate` micro-batches. What does not fill a
-    batch at the end of an epoch is left out. Like PyTorch's `DistributedSampler`, it goes through the same epoch again
-    until `set_epoch` is called.
+    Every optimizer step takes the next `global_batch_size` pairs of the epoch's order. Rank r of w processes takes each
+    w-th of them from the r-th on (or, where neighbours are read together, the r-th part of w), and cuts its share into
+    `accumulate` micro-batches; shares and micro-batches that do not come out even differ by one pair. What does not
+    fill a batch at the end of an epoch is left out. Like PyTorch's `DistributedSampler`, it goes through the same epoch
+    again until `set_epoch` is called.
 
     Attributes:
         steps_per_epoch: optimizer steps of a whole epoch.
@@ -36,7 +39,7 @@ class PairSampler:
 
     def __init__(
         self,
-        num_pairs: int,
+        pairs: int | Order,
         *,
         global_batch_size: int,
         rank: int = 0,
@@ -48,7 +51,7 @@ class PairSampler:
         """Begin at optimizer step `start_step`, counted over the whole run.
 
         Args:
-            num_pairs: length of the data set.
+            pairs: length of the data set, to be shuffled by the seed, or the order itself.
             global_batch_size: pairs per optimizer step, over all processes and micro-batches.
             rank: of this process, in 0..world_size - 1.
             world_size: number of processes.
@@ -57,24 +60,20 @@ class PairSampler:
             start_step: steps already taken, for resuming.
 
         Raises:
-            UserError: the pairs do not fill one batch, or the batch cannot be shared out evenly.
+            UserError: the pairs do not fill one batch, or a micro-batch would be empty.
         """
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be in 0..{world_size - 1}, not {rank}")
-        parts = world_size * accumulate
-        if global_batch_size < 1 or global_batch_size % parts:
+        require_full_shares(global_batch_size, world_size, accumulate)
+        self._order = ShuffledOrder(pairs, check_seed(seed)) if isinstance(pairs, int) else pairs
+        if len(self._order) < global_batch_size:
             raise UserError(
-                f"global_batch_size {global_batch_size} cannot be shared evenly by {world_size} processes with "
-                f"{accumulate} micro-batches each: choose a multiple of {parts}"
+                f"{len(self._order)} pairs of frames do not fill one batch of {global_batch_size}: add videos, or set "
+                f"global_batch_size to {len(self._order)} or less"
             )
-        if num_pairs < global_batch_size:
-            raise UserError(
-                f"{num_pairs} pairs of frames do not fill one batch of {global_batch_size}: add videos, or set "
-                f"global_batch_size to {num_pairs} or less"
-            )
-        self._num_pairs, self._global_batch_size, self._seed = num_pairs, global_batch_size, check_seed(seed)
+        self._global_batch_size = global_batch_size
         self._rank, self._world_size, self._accumulate = rank, world_size, accumulate
-        self.steps_per_epoch = num_pairs // global_batch_size
+        self.steps_per_epoch = len(self._order) // global_batch_size
         self.epoch, self.first_step = divmod(start_step, self.steps_per_epoch)
 
     @property
@@ -94,11 +93,28 @@ class PairSampler:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield the (epoch, index) keys of each micro-batch."""
         epoch, size = self.epoch, self._global_batch_size
-        order = np.random.default_rng(np.random.SeedSequence((self._seed, epoch))).permutation(self._num_pairs)
         for step in range(self.first_step, self.steps_per_epoch):
-            share = order[step * size : (step + 1) * size][self._rank :: self._world_size]
-            for micro_batch in np.split(share, self._accumulate):
+            batch = self._order.take(epoch, step * size, (step + 1) * size)
+            for micro_batch in np.array_split(self._share(batch), self._accumulate):
                 yield [(epoch, index) for index in micro_batch.tolist()]
+
+    def _share(self, batch: Int64[np.ndarray, " pairs"]) -> Int64[np.ndarray, " share"]:
+        if self._order.together > 1:  # then neighbours stay with one process
+            return np.array_split(batch, self._world_size)[self._rank]
+        return batch[self._rank :: self._world_size]
+
+
+def require_full_shares(global_batch_size: int, world_size: int, accumulate: int) -> None:
+    """Refuse a batch that is too small to give every process something in every micro-batch.
+
+    Raises:
+        UserError: it is.
+    """
+    if global_batch_size < world_size * accumulate:
+        raise UserError(
+            f"global_batch_size {global_batch_size} is too small for {world_size} processes with {accumulate} "
+            f"micro-batches each: make it {world_size * accumulate} or more, or take fewer of them"
+        )
 
 
 class TrainingData:
@@ -121,22 +137,25 @@ class TrainingData:
         identity: dict[str, Any],
         unit: str,
         sample_bytes: int,
+        order: Order | None = None,
     ) -> None:
         """Count the steps.
 
         Args:
             samples: see the class.
-            length: of the data set.
+            length: of an epoch.
             config: the options.
             identity: see the class.
             unit: what a sample is called, such as "training pairs".
             sample_bytes: size of one sample in memory.
+            order: in which the samples are taken, if they are not shuffled.
 
         Raises:
             UserError: too few samples for one batch.
         """
         self.samples, self.length, self.config, self.identity = samples, length, config, identity
         self.sample_bytes = sample_bytes
+        self._order = order
         self.steps_per_epoch = length // config.global_batch_size
         if self.steps_per_epoch == 0:
             raise UserError(
@@ -181,8 +200,8 @@ class TrainingData:
         return min(4, max(1, 2**30 // ahead))
 
     def micro_batch(self, world_size: int) -> int:
-        """Samples that go through a device at once."""
-        return self.config.global_batch_size // (world_size * self.config.micro_batches)
+        """Samples that go through a device at once, at most."""
+        return -(-self.config.global_batch_size // (world_size * self.config.micro_batches))
 
     def batches(self, step: int, rank: int, world_size: int) -> Iterator[Any]:
         """Read the micro-batches of one process of optimizer step `step` (from 0) again, in this process."""
@@ -192,7 +211,7 @@ class TrainingData:
     def _whole_run(self, start_step: int, rank: int, world_size: int) -> WholeRun:
         config = self.config
         sampler = PairSampler(
-            self.length,
+            self.length if self._order is None else self._order,
             global_batch_size=config.global_batch_size,
             rank=rank,
             world_size=world_size,

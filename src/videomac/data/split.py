@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxtyping import UInt8
+import numpy as np
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from videomac.data.video import Video
@@ -54,12 +55,11 @@ def split_held_out(videos: Sequence[Video], pairs: int, frame_gap: int | str) ->
     Returns:
         the videos to train on, and the held-out excerpts (possibly fewer than `pairs`, possibly none).
     """
-    whole = len(videos) >= 10 * pairs
     gap = FrameGap(frame_gap)
-    share = 1 if whole else 10
-    candidates = [index for index, video in enumerate(videos) if len(video) >= share * (gap.frames(video.fps) + 1)]
-    count = min(pairs, len(candidates))
-    chosen = {candidates[index] for index in evenly_spaced(count, len(candidates))}
+    lengths = np.array([len(video) for video in videos], dtype=np.int64)
+    gaps = np.array([gap.frames(video.fps) for video in videos], dtype=np.int64)
+    numbers, whole = choose_held_out(lengths, gaps, pairs)
+    chosen = set(numbers)
     training: list[Video] = []
     held_out: list[Excerpt] = []
     for index, video in enumerate(videos):
@@ -72,3 +72,21 @@ def split_held_out(videos: Sequence[Video], pairs: int, frame_gap: int | str) ->
         if not whole:
             training.append(Excerpt(video, 0, start))
     return training, held_out
+
+
+def choose_held_out(
+    lengths: Int64[np.ndarray, " videos"], gaps: Int64[np.ndarray, " videos"], pairs: int
+) -> tuple[list[int], bool]:
+    """Choose the videos that `pairs` held-out pairs come from; see `split_held_out`.
+
+    Args:
+        lengths: of the videos, in frames.
+        gaps: the distance of a pair's frames in each video.
+        pairs: that will be held out.
+
+    Returns:
+        the numbers of these videos, ascending, and whether they are set aside as a whole or with their last tenth.
+    """
+    whole = len(lengths) >= 10 * pairs
+    candidates = np.flatnonzero(lengths >= (1 if whole else 10) * (gaps + 1))
+    return candidates[evenly_spaced(min(pairs, len(candidates)), len(candidates))].tolist(), whole
