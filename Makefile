@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
 VERSIONS ?= newest oldest
+FAULTS_SEED ?= 0
 # Without compiling all of what it installs to bytecode, of which little is ever imported: a third of the time.
 INSTALL = $(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e
 # Tests run in processes of one thread each: more than four gain little, and each needs about 1.5 GB of memory.
@@ -15,7 +16,7 @@ NETWORKS = [convnextv2_tiny,convnextv2_small,convnext_tiny,resnet50,resnet50_pat
 BENCH = $(BIN)/videomac bench --overwrite --backbones '$(NETWORKS)'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format docs bench bench-gpu wheel-test clean
+.PHONY: help install demo test test-slow test-faults lint format docs bench bench-gpu wheel-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s  %s\n", $$1, $$2}'
@@ -30,6 +31,10 @@ test: lint ## lint, types, and the whole test suite but for the slow proofs
 
 test-slow: $(VENV)/.test ## the proofs that take long, such as the engine on every network, size and mask
 	$(PYTEST) -m slow
+
+test-faults: $(VENV)/.test ## thousands of injected faults, within two hours; FAULTS_SEED=1 for others than the last time
+	@echo "FAULTS_SEED=$(FAULTS_SEED)"
+	FAULTS_SEED=$(FAULTS_SEED) OMP_NUM_THREADS=1 timeout --foreground 7200 $(BIN)/python -m pytest -m faults -rA tests/faults
 
 lint: $(VENV)/.test ## check style, types and who imports whom
 	$(BIN)/ruff check .
