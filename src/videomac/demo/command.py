@@ -1,4 +1,4 @@
-"""`videomac demo`: the whole way from clips to pre-trained weights, on a CPU, in about two minutes."""
+"""`videomac demo`: the whole way from clips to pre-trained weights and to labels, on a CPU, in about two minutes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from videomac.demo.config import DemoConfig
+from videomac.demo.labeling import CLIP, RANDOM, TRAINED, label_clip
 from videomac.errors import UserError
 from videomac.train.config import PretrainConfig
 from videomac.train.pretrain import RUN_FILES
@@ -15,27 +16,29 @@ from videomac.train.pretrain import run as pretrain
 from videomac.utils.run_dir import prepare_out_dir
 
 CLIPS = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
+BACKBONE = "convnextv2_atto"
 CLEARLY_BELOW = 0.9
 """The held-out loss must be at most this share of the flat-patch baseline."""
 
 
 def demo(config: DemoConfig) -> None:
-    """Pre-train `convnextv2_atto` on three clips and show that it learned something.
+    """Pre-train `convnextv2_atto` on three clips, show that it learned something, and label a clip with it.
 
     Raises:
         UserError: the clips are not installed, or the out folder is in use.
-        SystemExit: the held-out loss is not clearly below the flat-patch baseline.
+        SystemExit: the held-out loss is not clearly below the flat-patch baseline, or the trained network labels the
+            clip no better than its initialisation.
     """
     clips = find_clips()
-    prepare_out_dir(config.out, ("clips", *RUN_FILES), overwrite=config.overwrite)
+    prepare_out_dir(config.out, ("clips", "labels", *RUN_FILES), overwrite=config.overwrite)
     (config.out / "clips").mkdir()
     for clip in clips:
         shutil.copy(clip, config.out / "clips")
-    print(f"Pre-training convnextv2_atto on {', '.join(clip.name for clip in clips)} (CPU, about two minutes)")
+    print(f"Pre-training {BACKBONE} on {', '.join(clip.name for clip in clips)} (CPU, about two minutes)")
     metrics = pretrain(
         PretrainConfig(
             data=config.out / "clips",
-            backbone="convnextv2_atto",
+            backbone=BACKBONE,
             out=config.out,
             image_size=128,
             crop_scale=(0.6, 1.0),
@@ -55,13 +58,24 @@ def demo(config: DemoConfig) -> None:
     print(
         f"\nOn frames that it never saw, the network's reconstruction loss is {loss:.3f};\n"
         f"the flat-patch baseline (every hidden patch in one flat tone, its own mean) is {zero_loss:.3f}.\n"
-        f"Look at {config.out / 'reconstruction.png'} and {config.out / 'losses.png'}. What to try next:\n\n"
+        f"Look at {config.out / 'reconstruction.png'} and {config.out / 'losses.png'}.\n\n"
+        f"Labelling {CLIP} from one frame, with this network, its random initialisation and raw pixels ..."
+    )
+    if loss > CLEARLY_BELOW * zero_loss:
+        sys.exit(f"videomac: the demo failed: {loss:.3f} is not clearly below {zero_loss:.3f}")
+    scores = label_clip(config.out, config.out / "clips" / CLIP, BACKBONE, config.out / "labels")
+    print(
+        f"Overlap J with labels drawn by hand: {', '.join(f'{name} {score:.1f}' for name, score in scores.items())}.\n"
+        f"Look at {config.out / 'labels' / 'labels.png'} and labels.mp4. What to try next:\n\n"
+        f"  videomac propagate MY_VIDEO.mp4 --labels FIRST_FRAME.png --backbone {config.out} --out labelled\n"
         f"  videomac reconstruct --checkpoint {config.out} --video {config.out / 'clips'} --out {config.out}-clips\n"
         f"  videomac pretrain --data MY_VIDEOS --backbone convnextv2_tiny --out runs/mine\n"
         f"  tensorboard --logdir {config.out}"
     )
-    if loss > CLEARLY_BELOW * zero_loss:
-        sys.exit(f"videomac: the demo failed: {loss:.3f} is not clearly below {zero_loss:.3f}")
+    if scores[TRAINED] <= scores[RANDOM]:
+        sys.exit(
+            f"videomac: the demo failed: {scores[TRAINED]:.1f} is not above the {scores[RANDOM]:.1f} it began with"
+        )
 
 
 def find_clips() -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass
 class DemoConfig:
-    """Pre-train a small ConvNet on three short clips, on the CPU, in about two minutes."""
+    """Pre-train a small ConvNet on three short clips and label one with it, on the CPU, in about two minutes."""
 
     out: Path = Path("runs/demo")
     """Folder for everything the demo makes."""
