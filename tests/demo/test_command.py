@@ -26,7 +26,7 @@ def test_it_fails_unless_the_network_learned_to_fill_in_and_to_label(
 ):
     monkeypatch.setattr(demo, "pretrain", lambda config: {"held_out_loss": loss, "held_out_zero_loss": 1.0})
     scores = {"trained": trained, "random weights": 40.0, "raw pixels": 41.0}
-    monkeypatch.setattr(demo, "label_clip", lambda *arguments: scores)
+    monkeypatch.setattr(demo, "label_clip", lambda *arguments, seed: scores)
     if fails:
         with pytest.raises(SystemExit, match="the demo failed"):
             demo.demo(DemoConfig(tmp_path / "demo"))

@@ -51,6 +51,7 @@ def demo(config: DemoConfig) -> None:
             base_lr=5e-2,
             warmup_epochs=0.5,
             momentum=0.98,  # a short run has no time for a target as slow as the paper's
+            seed=config.seed,
             trainer={"accelerator": "cpu"},
         )
     )
@@ -63,7 +64,7 @@ def demo(config: DemoConfig) -> None:
     )
     if loss > CLEARLY_BELOW * zero_loss:
         sys.exit(f"videomac: the demo failed: {loss:.3f} is not clearly below {zero_loss:.3f}")
-    scores = label_clip(config.out, config.out / "clips" / CLIP, BACKBONE, config.out / "labels")
+    scores = label_clip(config.out, config.out / "clips" / CLIP, BACKBONE, config.out / "labels", seed=config.seed)
     print(
         f"Overlap J with labels drawn by hand: {', '.join(f'{name} {score:.1f}' for name, score in scores.items())}.\n"
         f"Look at {config.out / 'labels' / 'labels.png'} and labels.mp4. What to try next:\n\n"

@@ -34,14 +34,15 @@ TRAINED, RANDOM, RAW = "trained", "random weights", "raw pixels"
 WIDTH = 480
 
 
-def label_clip(run: Path, clip: Path, backbone: str, out: Path) -> dict[str, float]:
+def label_clip(run: Path, clip: Path, backbone: str, out: Path, *, seed: int = 0) -> dict[str, float]:
     """Carry the first label through the clip with the run's network, its initialisation and raw pixels.
 
     Args:
-        run: folder of the pre-training, of seed 0.
+        run: folder of the pre-training.
         clip: Big Buck Bunny.
-        backbone: the network that was pre-trained; its random weights of seed 0 are those it began with.
+        backbone: the network that was pre-trained; its random weights of that seed are those it began with.
         out: folder that gets a folder for each of the three, `labels.png` and `labels.mp4`.
+        seed: of the pre-training.
 
     Returns:
         J in percent, mean over both labels and both judged frames, of each of the three.
@@ -58,6 +59,7 @@ def label_clip(run: Path, clip: Path, backbone: str, out: Path) -> dict[str, flo
                 start=FIRST,
                 stop=max(JUDGED) + 1,
                 short_side=SHORT_SIDE,
+                seed=seed,
                 device="cpu",
             )
         found[name] = _score(folder / "masks")
