@@ -96,4 +96,4 @@ def is_frame(name: str) -> bool:
 def natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
     """Sort key that takes runs of digits as numbers: "2.jpg" < "10.jpg"; equal ones ("1", "01") by their letters."""
     parts = re.split(r"([0-9]+)", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts], name
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name

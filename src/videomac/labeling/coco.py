@@ -74,8 +74,12 @@ def read_coco(path: Path, content: Any, video: Video, size: tuple[int, int]) -> 
                 mask = labels.masks.setdefault(frame, np.zeros(size, np.uint8))
                 mask[_decoded(entry["segmentation"], size)] = number
                 labels.names[number] = str(category["name"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is no complete COCO file ({type(error).__name__}: {error}): export it again") from None
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"{path} is no complete COCO file ({type(error).__name__}: {str(error)[:200]}): export it again"
+        ) from None
     if not labels.frames:
         raise UserError(f"{path} holds no annotation: nothing is labelled")
     return labels
@@ -101,26 +105,63 @@ def _frame(path: Path, image: Mapping[str, Any], video: Video, size: tuple[int, 
     numbers = re.findall(r"\d+", Path(name).stem)
     if not numbers:
         raise UserError(f"{path}: the name {name} does not end with a frame's number, such as frame_000120.png")
-    return int(numbers[-1])
+    return int(numbers[-1][:30])
 
 
 def _decoded(segmentation: Any, size: tuple[int, int]) -> Any:
-    """Run lengths, compressed or not, or polygons, as a bool mask."""
+    """Run lengths, compressed or not, or polygons, as a bool mask.
+
+    What pycocotools would write to, or allocate, without a look is looked at first: run lengths that do not fill the
+    frame, and corners far outside it.
+    """
+    if not isinstance(segmentation, list):
+        if tuple(segmentation["size"]) != size:
+            raise ValueError(f"run lengths of a mask of {str(segmentation['size'])[:40]}")
+        counts = segmentation["counts"]
+        return _filled(_run_lengths(counts) if isinstance(counts, str) else counts, size)
     tools = mask_tools()
-    if isinstance(segmentation, list):
-        codes = tools.merge(tools.frPyObjects(segmentation, *size))
-    elif isinstance(segmentation["counts"], list):
-        codes = tools.frPyObjects(segmentation, *size)
-    else:
-        codes = segmentation
-    mask = tools.decode(codes).astype(bool)
-    if mask.shape != size:
-        raise ValueError(f"a mask of {mask.shape[1]}x{mask.shape[0]} pixels")
-    return mask
+    for polygon in segmentation:
+        corners = np.array(polygon, dtype=float)
+        if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2:
+            raise ValueError("a polygon without three corners")
+        if not (np.abs(corners) <= 2 * max(size)).all():
+            raise ValueError("a polygon with corners far outside the frame")
+    return tools.decode(tools.merge(tools.frPyObjects(segmentation, *size))).astype(bool)
+
+
+def _run_lengths(text: str) -> list[int]:
+    """COCO's compressed run lengths: 5 bits a character, and a sixth that says that more follow.
+
+    From the fourth run on, what is stored is the difference to the run before the last.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or shift > 60:
+            raise ValueError("damaged run lengths")
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return counts
+
+
+def _filled(counts: Any, size: tuple[int, int]) -> Any:
+    """Runs of background and object in turn, down the columns, as a bool mask."""
+    if not all(isinstance(count, int) and count >= 0 for count in counts) or sum(counts) != size[0] * size[1]:
+        raise ValueError("run lengths that do not fill the frame")
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size[1], size[0]).T
 
 
 def _add_points(labels: Labels, frame: int, prefix: str, names: list[str], values: list[float]) -> None:
     for name, x, y, seen in zip(names, values[::3], values[1::3], values[2::3], strict=True):
+        if seen > 0 and not (np.isfinite(x) and np.isfinite(y)):
+            raise ValueError(f"keypoint {name} at ({x}, {y})")
         labels.points.setdefault(frame, {})[prefix + name] = Point(float(x), float(y), seen > 0)
 
 

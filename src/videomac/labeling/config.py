@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from videomac.config import require_at_least
+from videomac.config import require_at_least, require_frames_fit
 from videomac.errors import UserError
+from videomac.utils.checks import check_values
 
 FREE_ON_RESUME = frozenset({"out", "resume", "overwrite", "device", "formats", "suggest"})
 """Keys that may differ when a video is continued, because its labels do not depend on them."""
@@ -83,13 +84,14 @@ class PropagateConfig:
 
     def __post_init__(self) -> None:
         """Put paths into their final form and refuse what cannot work."""
+        self.labels = [self.labels] if isinstance(self.labels, str | Path) else self.labels
+        check_values(self)
         self.video, self.out = Path(self.video), Path(self.out)
-        given = [self.labels] if isinstance(self.labels, str | Path) else self.labels
-        if not given:
+        if not self.labels:
             raise UserError(
                 "nothing is labelled: pass --labels with an index PNG, a folder of them, or a file of points"
             )
-        self.labels = [Path(path) for path in given]
+        self.labels = [Path(path) for path in self.labels]
         if self.backbone is None:
             raise UserError(f"no backbone is named: pass --backbone; {WITHOUT_PRETRAINING}")
         require_at_least(self, 0, "start", "suggest", "seed")
@@ -98,6 +100,8 @@ class PropagateConfig:
             raise UserError(f"stop must be above start ({self.start}), but is {self.stop}")
         if self.short_side != "auto" and self.short_side < self.stride:
             raise UserError(f"short_side must be auto or at least one cell ({self.stride}), but is {self.short_side}")
+        if self.short_side != "auto":
+            require_frames_fit("short_side", (self.short_side, self.short_side))
         if self.radius != "auto" and self.radius < 0:
             raise UserError(f"radius must be auto or at least 0, but is {self.radius}")
         if self.temperature <= 0:
@@ -142,12 +146,14 @@ class FeaturesConfig:
 
     def __post_init__(self) -> None:
         """Put paths into their final form and refuse what cannot work."""
-        self.video, self.out = Path(self.video), Path(self.out)
         self.backbone = [self.backbone] if isinstance(self.backbone, str) else self.backbone
+        check_values(self)
+        self.video, self.out = Path(self.video), Path(self.out)
         if not self.backbone:
             raise UserError(f"no backbone is named: pass --backbone; {WITHOUT_PRETRAINING}")
         require_at_least(self, 0, "start", "seed")
         require_at_least(self, 1, "every", "stride")
         require_at_least(self, self.stride, "short_side")
+        require_frames_fit("short_side", (self.short_side, self.short_side))
         if self.stop is not None and self.stop <= self.start:
             raise UserError(f"stop must be above start ({self.start}), but is {self.stop}")

@@ -13,6 +13,7 @@ from videomac.errors import UserError
 from videomac.labeling.channels import Channels
 from videomac.labeling.labels import Labels, Point
 
+PLACE = {"x", "y"}
 LIKELY = 0.6
 """DeepLabCut's own bound above which a prediction counts."""
 
@@ -32,7 +33,10 @@ def read_csv(path: Path) -> Labels:
     Raises:
         UserError: it is not such a table.
     """
-    return _parse(path, path.read_text(encoding="utf-8-sig"))
+    try:
+        return _parse(path, path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table of DeepLabCut ({error}): export it again") from None
 
 
 def read_h5(path: Path) -> Labels:
@@ -58,6 +62,13 @@ def _parse(path: Path, text: str) -> Labels:
     if not {"bodyparts", "coords"} <= heads.keys():
         raise UserError(f"{path} is no table of DeepLabCut: the rows bodyparts and coords are missing")
     coords, parts, animals = heads["coords"], heads["bodyparts"], heads.get("individuals")
+    if any(len(row) != len(coords) for row in (parts, animals or coords)):
+        raise UserError(f"{path} is no table of DeepLabCut: its heading rows are not of one length")
+    kinds: dict[str, set[str]] = {}
+    for column, kind in enumerate(coords):
+        kinds.setdefault(f"{animals[column] if animals else ''} {parts[column]}", set()).add(kind)
+    if odd := [name for name, given in kinds.items() if given & {*PLACE, "likelihood"} and not PLACE <= given]:
+        raise UserError(f"{path} is no table of DeepLabCut: {odd[0].strip()} has not both x and y")
     labels = Labels()
     for number, row in enumerate(rows[rows.index(coords) + 1 :], start=rows.index(coords) + 2):
         if not row or len(row) != len(coords):
@@ -83,7 +94,7 @@ def _frame(path: Path, line: int, row: list[str], coords: list[str]) -> int:
     numbers = re.findall(r"\d+", Path(index[-1]).name)
     if not numbers:
         raise UserError(f"{path}, line {line}: {index[-1]!r} does not say which frame it is of")
-    return int(numbers[-1])
+    return int(numbers[-1][:30])
 
 
 def _point(value: Mapping[str, float]) -> Point:

@@ -12,7 +12,7 @@ from videomac.errors import UserError
 from videomac.labeling.channels import Channels
 from videomac.labeling.coco import mask_tools, read_coco, write_coco
 from videomac.labeling.deeplabcut import is_deeplabcut, read_csv, read_h5, write_csv
-from videomac.labeling.labels import Labels, read_index_png, read_mask_folder, read_points
+from videomac.labeling.labels import Labels, is_number, read_index_png, read_mask_folder, read_points
 from videomac.labeling.sleap import read_slp, sleap_io, write_slp
 
 
@@ -30,11 +30,13 @@ def read_labels(path: Path, video: Video, start: int, size: tuple[int, int]) -> 
     """
     if path.is_dir():
         return read_mask_folder(path)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path} does not exist: check the path of the labels")
+    if not path.is_file():
+        raise UserError(f"{path} is no ordinary file: pass a file or a folder of labels")
     suffix = path.suffix.lower()
     if suffix == ".png":
-        return Labels(masks={int(path.stem) if path.stem.isdigit() else start: read_index_png(path)})
+        return Labels(masks={int(path.stem) if is_number(path.stem) else start: read_index_png(path)})
     if suffix == ".slp":
         return read_slp(path, video)
     if suffix in (".h5", ".hdf5"):
@@ -53,7 +55,7 @@ def read_labels(path: Path, video: Video, start: int, size: tuple[int, int]) -> 
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): export it again") from None
 
 

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from videomac.errors import UserError
 from videomac.evaluate.images import Ids, numbered_files
 
+LONGEST_NAME = 200
 COLUMNS = ("name", "frame", "x", "y", "visible")
 
 
@@ -97,6 +98,11 @@ class Labels:
                     f"frame {frame} is labelled, but --start and --stop take frames {start} to {stop - 1}: widen them, "
                     "or leave that frame out of the labels"
                 )
+        for name in self.point_names:
+            if not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
+                raise UserError(
+                    f"a point is called {name[:LONGEST_NAME]!r}: give it 1 to {LONGEST_NAME} printable characters"
+                )
         for frame, mask in self.masks.items():
             if mask.shape != size:
                 raise UserError(
@@ -118,6 +124,8 @@ def read_index_png(path: Path) -> Ids:
     Raises:
         UserError: not a picture, colours instead of ids, or ids above 255.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no ordinary file: pass an index PNG")
     try:
         with Image.open(path) as image:
             if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
@@ -126,13 +134,20 @@ def read_index_png(path: Path) -> Ids:
                     "8-bit grey (L) PNG"
                 )
             ids = np.asarray(image).astype(np.int64)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: check the path of the labels") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a readable picture ({error}): save it again as index PNG") from None
     if ids.max(initial=0) > 255:
         raise UserError(f"{path} has id {ids.max()}: ids go up to 255, so number the objects from 1")
     return ids.astype(np.uint8)
+
+
+def is_number(name: str) -> bool:
+    """Whether a name is a frame's number; `str.isdigit` also takes digits that `int` refuses."""
+    return name.isascii() and name.isdigit()
 
 
 def read_mask_folder(folder: Path) -> Labels:
@@ -146,8 +161,10 @@ def read_mask_folder(folder: Path) -> Labels:
         raise UserError(f"{folder} holds no PNG: labels are index PNGs named by frame number, such as 00120.png")
     masks = {}
     for file in files:
-        if not file.stem.isdigit():
+        if not is_number(file.stem):
             raise UserError(f"{file} is not named by its frame number: call it such as 00120.png")
+        if int(file.stem) in masks:
+            raise UserError(f"{file} is the second mask of frame {int(file.stem)}: delete one of them")
         masks[int(file.stem)] = read_index_png(file)
     return Labels(masks=masks)
 
@@ -183,7 +200,9 @@ def _rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
             return [(f"entry {number}", row) for number, row in enumerate(rows)]
         with path.open(newline="", encoding="utf-8-sig") as file:
             return [(f"line {number}", row) for number, row in enumerate(csv.DictReader(file), start=2)]
-    except (OSError, ValueError, csv.Error) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as points ({error}): check the file") from None
 
 
@@ -197,8 +216,8 @@ def _point(row: Mapping[str, Any], where: str) -> tuple[str, int, Point]:
         x, y = (float(row[key]) if str(row[key]).strip() or visible else 0.0 for key in ("x", "y"))
     except ValueError:
         raise UserError(
-            f"{where}: frame must be a whole number, and x and y numbers, but they are {row['frame']!r}, "
-            f"{row['x']!r} and {row['y']!r}"
+            f"{where}: frame must be a whole number, and x and y numbers, but they are "
+            + ", ".join(repr(str(row[key])[:40]) for key in ("frame", "x", "y"))
         ) from None
     if visible and not (np.isfinite(x) and np.isfinite(y)):
         raise UserError(f"{where}: x and y of a visible point must be finite numbers")
