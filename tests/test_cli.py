@@ -134,3 +134,81 @@ def test_ctrl_c_is_one_line_and_status_130(capsys, monkeypatch):
     )
     status, _, err = run(capsys, "pretrain", *REQUIRED)
     assert status == 130 and err.strip() == "videomac: stopped at step 3"
+
+
+def failing_with(monkeypatch, error):
+    def fail(config):
+        raise error
+
+    monkeypatch.setattr(cli, "_load", lambda location, load=cli._load: load(location) if "Config" in location else fail)
+
+
+def test_what_nobody_foresaw_is_one_sentence_with_a_log_and_status_1(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    failing_with(monkeypatch, ZeroDivisionError("division by zero"))
+    status, out, err = run(capsys, "pretrain", *REQUIRED)
+    (log,) = tmp_path.glob("videomac-*.log")
+    assert status == 1 and out == "" and err.count("\n") == 1 and err.startswith("videomac: bug: ")
+    assert str(log) in err and "ZeroDivisionError: division by zero" in err and "please report it" in err
+    assert "Traceback" in log.read_text() and "pretrain --data videos" in log.read_text()
+
+
+def test_what_the_machine_lacks_is_status_2(capsys, monkeypatch):
+    failing_with(monkeypatch, MemoryError())
+    status, _, err = run(capsys, "pretrain", *REQUIRED)
+    assert status == 2 and "memory" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--help"], ["pretrain", "--help"], ["compare", "."]])
+def test_a_reader_that_has_gone_is_no_complaint(words):
+    code = "import sys, time; time.sleep(0.2); from videomac import cli; cli.main(sys.argv[1:])"
+    if words[0] == "compare":  # what it prints comes in many pieces
+        code = (
+            "import sys; from videomac import cli\n"
+            "cli._load = lambda where, load=cli._load: load(where) if 'Config' in where else (\n"
+            "    lambda config: [print('x' * 99, flush=True) for _ in range(99999)])\n"
+            "cli.main(sys.argv[1:])"
+        )
+    started = subprocess.Popen(
+        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    started.stdout.close()
+    said = started.stderr.read()
+    started.stderr.close()
+    assert started.wait() == 141 and said == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--out", ""], "--out is empty"),
+        (["--out="], "--out is empty"),
+        (["--data", ""], "--data is empty"),
+        (["--base_lr", ".nan"], "base_lr must be finite, but is nan"),
+        (["--base_lr", "1e308"], "base_lr must lie between"),
+        (["--betas", "[.nan,1]"], "betas must be finite"),
+        (["--betas", "[0.9,1.5]"], "betas must be at least 0 and below 1"),
+        (["--image_size", "1000000"], "image_size must be at most 16384 pixels"),
+        (["--decoder_width", "100000"], "decoder_width 100000 and decoder_depth 1 takes"),
+        (["--patch_size", "-32"], "patch_size must be at least 1"),
+        (["--trainer.max_steps", "3"], "trainer.max_steps cannot be given"),
+        (["--out", "a" * 300], "out must have at most"),
+        (["--backbone", "x" * 10**6], "too long"),
+    ],
+)
+def test_values_that_nothing_can_be_done_with_are_refused(capsys, arguments, sentence):
+    status, out, err = run(capsys, "pretrain", *REQUIRED, *arguments)
+    assert status == 2 and out == "" and sentence in err and err.count("\n") == 1 and len(err) < 500
+
+
+def test_an_out_folder_that_cannot_be_one_is_refused_before_anything(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, _, err = run(capsys, "demo", "--out", str(tmp_path / "file" / "run"))
+    assert status == 2 and "is a file" in err
+    config = tmp_path / "config.yaml"
+    config.write_text("data: videos\nbackbone: resnet18\nout: ''\n")
+    status, _, err = run(capsys, "pretrain", "--config", str(config))
+    assert status == 2 and "out must not be empty" in err
+    config.write_text("a: &a [*a]")
+    status, _, err = run(capsys, "pretrain", "--config", str(config))
+    assert status == 2 and "anchors and aliases" in err

@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import select
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -85,7 +87,11 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0 done, 1 a check failed, 2 bad input (one sentence, no traceback), 130 Ctrl-C."""
+    """Run one command and exit.
+
+    The status is 0: done; 1: a check failed, or a bug of ours; 2: bad input, or a machine that lacks something (one
+    sentence, no traceback); 130: Ctrl-C; 141: whoever read the output has gone.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # Before torch is loaded: OpenMP threads that wait by spinning take the cores from data workers and other programs,
     # which made training on a busy CPU up to ten times slower; sleeping costs nothing that could be measured.
@@ -95,16 +101,55 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        status: str | int | None = _guarded(arguments)
+    except SystemExit as exit_:  # after --help, or of a command whose check failed
+        status = exit_.code
+    with suppress(OSError, ValueError):  # so that a pipe without a reader is found here, and not when Python ends
+        sys.stdout.flush()
+    sys.exit(141 if _reader_has_gone() else status)
+
+
+def _guarded(arguments: list[str]) -> int:
+    """Run one command; whatever it raises becomes one sentence and a status."""
+    try:
         name, rest = find_command(arguments)
         config = parse(name, rest)
         _load(COMMANDS[name].function)(config)
-        sys.exit(0)
     except UserError as error:
-        print(f"videomac: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return _say("videomac: error", error, 2)
     except KeyboardInterrupt as interrupt:
         print(f"\nvideomac: {interrupt or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)
+        return 130
+    except Exception as error:  # the last fence: what comes here is ours to mend, or the machine's
+        if _reader_has_gone():  # `videomac ... | head` has seen what it wanted
+            return 141
+        from videomac.utils import fence
+
+        if (sentence := fence.of_the_machine(error)) is not None:
+            return _say("videomac: error", sentence, 2)
+        return _say("videomac: bug", fence.report(error, arguments), 1)
+    return 0
+
+
+def _say(kind: str, sentence: object, status: int) -> int:
+    print(f"{kind}: {' '.join(str(sentence).split())}", file=sys.stderr)
+    return status
+
+
+def _reader_has_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more; then what is left of it goes nowhere."""
+    try:
+        place = sys.stdout.fileno()
+        if not hasattr(select, "poll"):  # Windows has no such pipes
+            return False
+        poll = select.poll()
+        poll.register(place, select.POLLERR)
+        gone = any(event & select.POLLERR for _, event in poll.poll(0))
+        if gone:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), place)
+        return gone
+    except (OSError, ValueError):  # it is closed, or no file at all
+        return False
 
 
 def find_command(arguments: list[str]) -> tuple[str, list[str]]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from videomac.errors import UserError
+from videomac.utils.checks import check_values
+from videomac.utils.yaml_text import read as read_yaml
 
 FREE_ON_RESUME = frozenset(
     {"data", "out", "resume", "overwrite", "workers", "cache", "save_minutes", "save_steps", "keep_epochs", "wandb"}
@@ -19,6 +21,19 @@ FREE_ON_RESUME = frozenset(
 
 `data` is among them because a folder may move: the checkpoint knows what it held.
 """
+
+
+SET_BY_THE_RUN = frozenset(
+    {
+        *("accumulate_grad_batches", "callbacks", "default_root_dir", "devices", "enable_checkpointing"),
+        *("enable_model_summary", "fast_dev_run", "limit_train_batches", "logger", "log_every_n_steps", "max_epochs"),
+        *("max_steps", "max_time", "min_epochs", "min_steps", "num_nodes", "overfit_batches", "plugins", "precision"),
+        *("reload_dataloaders_every_n_epochs", "use_distributed_sampler"),
+    }
+)
+"""Arguments of Lightning's Trainer that are options of ours, or on which exact resume depends."""
+LARGEST_SIDE = 2**14
+"""Pixels of a frame's side: more than any camera has."""
 
 
 @dataclass
@@ -94,6 +109,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Put values into their final form and refuse what cannot work in any training."""
+        check_values(self)
         self.data, self.out = Path(self.data), Path(self.out)
         require_local("data", self.data)
         require_local("out", self.out)
@@ -107,12 +123,16 @@ class TrainConfig:
                 raise UserError(f"{key} must be 'auto' or at least {least}, but is {value}")
         require_at_least(self, 0, "save_minutes", "save_steps", "keep_epochs")
         require_within(self, 0, 1, "drop_path")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"betas must be at least 0 and below 1, but are {list(self.betas)}")
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UserError(f"crop_scale must rise within (0, 1], such as [0.2, 1.0], but is {list(self.crop_scale)}")
         if self.warmup_epochs is not None and self.steps is None and not 0 <= self.warmup_epochs <= self.epochs:
             raise UserError(f"warmup_epochs must lie between 0 and epochs ({self.epochs}), but is {self.warmup_epochs}")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other: continue the run, or replace it")
+        for key in sorted(SET_BY_THE_RUN & self.trainer.keys()):
+            raise UserError(f"trainer.{key} cannot be given, because a run sets it itself: leave it out")
 
     @property
     def micro_batches(self) -> int:
@@ -143,7 +163,49 @@ def as_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(size) != 2 or any(side < 1 for side in size):
         raise UserError(f"image_size must be one side or [height, width] in pixels, above 0, but is {image_size}")
+    require_frames_fit("image_size", size)
     return size
+
+
+def require_frames_fit(key: str, size: tuple[int, int], frames: int = 1) -> None:
+    """Refuse frames that no machine, or not the memory of this one, can hold, before anything takes it.
+
+    A network's activations take at least four times the memory of its frames in float32.
+
+    Args:
+        key: the option that says so.
+        size: (height, width) in pixels.
+        frames: how many are held at once.
+
+    Raises:
+        UserError: says how much they would take.
+    """
+    import psutil
+
+    if max(size) > LARGEST_SIDE:
+        raise UserError(f"{key} must be at most {LARGEST_SIDE} pixels, but is {max(size)}: lower it")
+    needed, there = 4 * 12 * frames * size[0] * size[1], int(psutil.virtual_memory().total)
+    if needed > there:
+        raise UserError(
+            f"{frames:,} frame(s) of {size[0]}x{size[1]} pixels at once take at least {needed / 2**30:.1f} GiB in the "
+            f"network, and this machine has {there / 2**30:.1f} GiB: lower {key}, or how many are taken at once"
+        )
+
+
+def require_decoder_fits(width: int, depth: int) -> None:
+    """Refuse a decoder whose weights, of two networks and with their gradients and averages, this machine cannot hold.
+
+    Raises:
+        UserError: says how much they would take.
+    """
+    import psutil
+
+    needed, there = 5 * 4 * depth * (8 * width + 60) * width, int(psutil.virtual_memory().total)
+    if needed > there:
+        raise UserError(
+            f"a decoder with decoder_width {width} and decoder_depth {depth} takes {needed / 2**30:.1f} GiB, and this "
+            f"machine has {there / 2**30:.1f} GiB: lower them"
+        )
 
 
 def as_plain(config: Any) -> dict[str, Any]:
@@ -179,8 +241,8 @@ def read_config(folder: Path, made_by: str = "") -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} holds no run (no config.yaml): {cure}")
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        found = read_yaml(path)
+    except (UserError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:100]}): restore it") from error
     if not isinstance(found, dict) or "command" not in found:
         raise UserError(f"{path} does not say which command of videomac wrote it: {cure}")

@@ -109,7 +109,7 @@ def test_every_setting_is_an_option_of_some_command() -> None:
         ({"stride": 0}, "stride must be at least 1 or native"),
         ({"size": "480p"}, "size must be native, HxW"),
         ({"size": "short10/64"}, "use a larger one"),
-        ({"protocol": "crow"}, "unknown protocol 'crow': choose one of videomac, crw"),
+        ({"protocol": "crow"}, "protocol must be one of videomac, crw, dino, cropmae, vfs, but is 'crow'"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"resume": True, "overwrite": True}, "exclude each other"),
     ],
@@ -119,6 +119,8 @@ def test_bad_settings_are_refused(settings: dict[str, object], sentence: str) ->
         EvalDavisConfig(data=".", backbone="raw-pixels", out="x", **settings)
     with pytest.raises(UserError, match="unknown setting 'windo'"):
         resolve("crw", "davis", {"windo": "disc"})
+    with pytest.raises(UserError, match="unknown protocol 'crow': choose one of videomac, crw"):
+        resolve("crow", "davis")
 
 
 NAMES = ("videomac", "crw", "dino", "cropmae", "vfs")

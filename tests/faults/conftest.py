@@ -1,4 +1,4 @@
-"""Faults on purpose. A short version with fixed seeds is part of the ordinary suite; the long one is marked `faults`."""
+"""Faults on purpose: a short version with fixed seeds for the ordinary suite, the long one marked `faults`."""
 
 import os
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from videomac.config import TrainConfig, require_at_least, require_within
+from videomac.config import TrainConfig, require_at_least, require_frames_fit, require_within
 from videomac.errors import UserError
+from videomac.utils.checks import check_values
 
 
 @dataclass
@@ -79,6 +80,7 @@ class FinetuneConfig(TrainConfig):
         """Put values into their final form and refuse what cannot work."""
         super().__post_init__()
         require_at_least(self, 1, "image_size")
+        require_frames_fit("image_size", (self.image_size, self.image_size))
         require_at_least(self, 0, "mixup", "cutmix")
         require_within(self, 0, 1, "random_erasing")
         for key in ("crop_pct", "layer_decay"):
@@ -135,8 +137,10 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         """Put paths into their final form and refuse what cannot work."""
+        check_values(self)
         self.data, self.out = Path(self.data), Path(self.out)
         require_at_least(self, 1, "image_size", "k", "batch_size")
+        require_frames_fit("image_size", (self.image_size, self.image_size), self.batch_size)
         require_at_least(self, 0, "workers", "seed")
         if self.temperature <= 0:
             raise UserError(f"temperature must be above 0, but is {self.temperature}")

@@ -18,6 +18,7 @@ from videomac.evaluate.protocols import (
     Window,
     resolve,
 )
+from videomac.utils.checks import check_values
 
 FREE_ON_RESUME = frozenset({"data", "out", "resume", "overwrite", "device", "batch_size", "videos", "backbone_name"})
 """Keys that may differ when an evaluation is continued, because the numbers do not depend on them."""
@@ -100,6 +101,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Put paths into their final form and refuse what cannot work."""
+        check_values(self)
         self.data, self.out = Path(self.data), Path(self.out)
         self.weights = None if self.weights is None else Path(self.weights)
         if self.batch_size < 1:
@@ -187,6 +189,7 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         """Put paths into their final form."""
+        check_values(self)
         self.data, self.predictions = Path(self.data), Path(self.predictions)
         self.out = None if self.out is None else Path(self.out)
 
@@ -242,5 +245,6 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         """Put paths into their final form."""
+        check_values(self)
         self.runs = [Path(run) for run in self.runs]
         self.out = None if self.out is None else Path(self.out)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from videomac.config import require_frames_fit
 from videomac.errors import UserError
 
 Benchmark = Literal["davis", "vip", "jhmdb"]
@@ -222,7 +223,7 @@ def resolve(name: str, benchmark: Benchmark, overrides: Mapping[str, Any] | None
         raise UserError(f"temperature must be above 0, but is {protocol.temperature}")
     if protocol.stride != "native" and protocol.stride < 1:
         raise UserError(f"stride must be at least 1 or native, but is {protocol.stride}")
-    frame_size(protocol.size, (480, 854))
+    require_frames_fit("size", frame_size(protocol.size, (480, 854)))
     return protocol
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from videomac.errors import UserError
+from videomac.utils.checks import check_values
 
 
 @dataclass
@@ -33,6 +34,7 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         """Put paths into their final form and refuse what cannot work."""
+        check_values(self)
         self.source, self.out = Path(self.source), Path(self.out)
         self.evaluations = None if self.evaluations is None else [Path(folder) for folder in self.evaluations]
         source = self.source.parent if self.source.suffix == ".safetensors" else self.source

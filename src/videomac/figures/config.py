@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from videomac.config import require_at_least, require_mask_ratio
+from videomac.config import require_at_least, require_frames_fit, require_mask_ratio
 from videomac.errors import UserError
+from videomac.utils.checks import check_values
 from videomac.utils.frame_gap import FrameGap
 
 
@@ -45,6 +46,7 @@ class FiguresConfig:
 
     def __post_init__(self) -> None:
         """Put paths into their final form and refuse what cannot work."""
+        check_values(self)
         self.runs, self.out = [Path(run) for run in self.runs], Path(self.out)
         self.video = None if self.video is None else Path(self.video)
         self.evaluations = None if self.evaluations is None else [Path(folder) for folder in self.evaluations]
@@ -52,5 +54,8 @@ class FiguresConfig:
             raise UserError("nothing to draw: name at least one run")
         FrameGap(self.frame_gap)
         require_at_least(self, 1, "pairs", "masks")
+        if self.image_size is not None:
+            require_at_least(self, 1, "image_size")
+            require_frames_fit("image_size", (self.image_size, self.image_size), 2 * self.pairs)
         if self.mask_ratio is not None:
             require_mask_ratio(self.mask_ratio)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from videomac.config import require_mask_ratio
+from videomac.config import as_size, require_mask_ratio
+from videomac.utils.checks import check_values
 
 
 @dataclass
@@ -22,4 +23,7 @@ class InspectConfig:
     """Also draw, to this PNG or SVG, how the mask vanishes in the dense network and stays in ours (Fig. 5)."""
 
     def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        check_values(self)
+        as_size(self.image_size)
         require_mask_ratio(self.mask_ratio)

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from videomac.errors import UserError
+
 
 def num_visible(num_patches: int, mask_ratio: float) -> int:
     """How many of `num_patches` patches stay visible: `int(num_patches * (1 - mask_ratio) + 1e-6)`, 12 of 49 at 0.75.
@@ -20,14 +22,15 @@ def num_visible(num_patches: int, mask_ratio: float) -> int:
         mask_ratio: share of the patches to hide, in [0, 1).
 
     Raises:
-        ValueError: the ratio is outside [0, 1), or so high that nothing would be visible.
+        ValueError: the ratio is outside [0, 1).
+        UserError: it is so high that nothing would be visible.
     """
     if not 0 <= mask_ratio < 1:
         raise ValueError(f"mask_ratio must be at least 0 and below 1, got {mask_ratio}")
     # 1e-6 repairs products such as 10 * (1 - 0.9) = 0.9999999999999998, which must count one patch.
     visible = int(num_patches * (1 - mask_ratio) + 1e-6)
     if visible < 1:
-        raise ValueError(
+        raise UserError(
             f"mask_ratio {mask_ratio} leaves none of {num_patches} patches visible: lower it, or use more patches"
         )
     return visible
@@ -70,11 +73,23 @@ class MaskSampler:
         grid: patches per frame as (rows, columns).
         mask_ratio: share of the patches to hide, in [0, 1).
         symmetric: one mask for both frames of a pair (the paper), or one for each (Table 3d).
+
+    Raises:
+        UserError: the ratio hides none of the patches, or all.
     """
 
     grid: tuple[int, int]
     mask_ratio: float = 0.75
     symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse masks from which nothing can be learned, before the first one is drawn."""
+        patches = self.grid[0] * self.grid[1]
+        if num_visible(patches, self.mask_ratio) == patches:
+            raise UserError(
+                f"mask_ratio {self.mask_ratio} hides none of {patches} patches, so there is nothing to reconstruct: "
+                "raise it, or use more patches"
+            )
 
     def __call__(
         self, pairs: int, generator: torch.Generator | None = None

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from videomac.config import require_mask_ratio, require_something_to_train
+from videomac.config import require_decoder_fits, require_mask_ratio, require_something_to_train
+from videomac.errors import UserError
 from videomac.models import ema, losses, official, official_checkpoint
 from videomac.models.autoencoder import MaskedAutoencoder, TargetNetwork
 from videomac.models.backbones import create_backbone
@@ -107,6 +108,9 @@ class VideoMAC(nn.Module):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         require_mask_ratio(mask_ratio)
+        require_decoder_fits(decoder_width, decoder_depth)
+        if patch_size is not None and patch_size < 1:
+            raise ValueError(f"patch_size must be at least 1, got {patch_size}")
         if preset not in ("paper", "official"):
             raise ValueError(f'preset must be "paper" or "official", got {preset!r}')
         require_something_to_train(online_loss, target_loss, consistency_loss, gamma, target_gradient)
@@ -271,7 +275,7 @@ class VideoMAC(nn.Module):
                 f"got {mask.dtype} {list(mask.shape)}"
             )
         if not mask.cpu().numpy().any():
-            raise ValueError("the mask hides nothing, so there is nothing to reconstruct: raise mask_ratio")
+            raise UserError("the mask hides nothing, so there is nothing to reconstruct: raise mask_ratio")
 
 
 def _architecture(backbone: nn.Module) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from videomac.config import require_at_least, require_mask_ratio
+from videomac.config import require_at_least, require_frames_fit, require_mask_ratio
+from videomac.utils.checks import check_values
 from videomac.utils.frame_gap import FrameGap
 
 
@@ -40,8 +41,12 @@ class ReconstructConfig:
 
     def __post_init__(self) -> None:
         """Put paths into their final form and refuse what cannot work."""
+        check_values(self)
         self.checkpoint, self.video, self.out = Path(self.checkpoint), Path(self.video), Path(self.out)
         FrameGap(self.frame_gap)
         require_at_least(self, 1, "pairs")
+        if self.image_size is not None:
+            require_at_least(self, 1, "image_size")
+            require_frames_fit("image_size", (self.image_size, self.image_size), 2 * self.pairs)
         if self.mask_ratio is not None:
             require_mask_ratio(self.mask_ratio)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videomac.errors import UserError
+from videomac.utils.checks import check_values
 
 
 @dataclass
@@ -25,6 +26,7 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         """Put paths into their final form and refuse what cannot work."""
+        check_values(self)
         self.folder = Path(self.folder)
         self.include = None if self.include is None else [Path(folder) for folder in self.include]
         self.out = None if self.out is None else Path(self.out)

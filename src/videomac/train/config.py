@@ -10,6 +10,7 @@ from videomac.config import (
     TrainConfig,
     as_size,
     require_at_least,
+    require_decoder_fits,
     require_mask_ratio,
     require_something_to_train,
     require_within,
@@ -155,6 +156,9 @@ class PretrainConfig(TrainConfig):
         require_mask_ratio(self.mask_ratio)
         FrameGap(self.frame_gap)
         require_at_least(self, 1, "decoder_width", "decoder_depth")
+        require_decoder_fits(self.decoder_width, self.decoder_depth)
+        if self.patch_size is not None:
+            require_at_least(self, 1, "patch_size")
         require_at_least(self, 0, "held_out", "cache", "gamma")
         require_within(self, 0, 1, "momentum")
         if self.hours is not None and self.hours <= 0:

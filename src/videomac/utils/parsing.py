@@ -14,10 +14,17 @@ from dataclasses import MISSING, Field, fields
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 from videomac.errors import UserError
+from videomac.utils.checks import option_types, require_writable, shown, wording
 
+MODE = "videomac"
+"""Name by which the parser knows how we read YAML."""
+LONGEST_WORD = 2**16
+"""Characters of an argument."""
+WRITTEN = frozenset({"out", "clips"})
+"""Options that name the folder that a command writes into."""
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 METAVARS.update({kind | None: name for kind, name in METAVARS.items()})
 
@@ -34,11 +41,20 @@ def parse(name: str, config: type[Any], arguments: Sequence[str], *, positional:
     Raises:
         UserError: an option is unknown, missing, of the wrong type, or refused by the config.
     """
-    from jsonargparse import ArgumentParser
+    import yaml
+    from jsonargparse import ArgumentParser, set_loader
 
+    from videomac.utils.yaml_text import load
+
+    set_loader(MODE, load, (yaml.YAMLError,))
     types = option_types(config)
     bare = {field.name for field in fields(config) if _is_positional(field, positional)}
-    parser = ArgumentParser(prog=f"videomac {name}", exit_on_error=False, allow_abbrev=False, add_help=False)
+    for number, argument in enumerate(arguments):
+        _require_words(argument, arguments[number - 1] if number else "", types)
+    _require_readable(_files(arguments), types)
+    parser = ArgumentParser(
+        prog=f"videomac {name}", exit_on_error=False, allow_abbrev=False, add_help=False, parser_mode=MODE
+    )
     parser.add_argument("--config", action="config")
     # Which command wrote a config.yaml changes nothing of what is done.
     parser.add_argument("--command", default=argparse.SUPPRESS)
@@ -51,13 +67,51 @@ def parse(name: str, config: type[Any], arguments: Sequence[str], *, positional:
         values = parser.parse_args(_spelt_out(arguments, types, bare))
     except argparse.ArgumentError as error:
         raise UserError(_explain(str(error), name, arguments, types, bare)) from error
-    return config(**{field: values[field] for field in types})
+    made = config(**{field: values[field] for field in types})
+    for option in sorted(WRITTEN & types.keys()):
+        if (folder := getattr(made, option)) is not None:
+            require_writable(option, folder)
+    return made
 
 
-def option_types(config: type[Any]) -> dict[str, Any]:
-    """The type of each option of a config dataclass, in order."""
-    hints = get_type_hints(config)
-    return {field.name: hints[field.name] for field in fields(config)}
+def _require_words(argument: str, before: str, types: Mapping[str, Any]) -> None:
+    """Refuse a word that no option can take; the folder "" would become the current one.
+
+    Raises:
+        UserError: it is empty, or longer than what any option takes.
+    """
+    option, _, value = argument.partition("=")
+    if not argument.strip() or (option.startswith("--") and "=" in argument and not value.strip()):
+        name = option if option.strip() else before if before.startswith("--") else "an argument"
+        raise UserError(f"{name} is empty: give it a value, or leave it out")
+    if len(argument) > LONGEST_WORD:
+        raise UserError(f"{shown(argument)} is too long: an option takes at most {LONGEST_WORD:,} characters")
+
+
+def _require_readable(files: Iterable[str], types: Mapping[str, Any]) -> None:
+    """Read the config files before the parser does, to say what is wrong with one.
+
+    Raises:
+        UserError: there is no such file, it is not YAML of plain values, or a path in it is empty.
+    """
+    import yaml
+
+    from videomac.utils.yaml_text import read
+
+    for file in files:
+        try:
+            found = read(Path(file))
+        except UserError as error:
+            raise UserError(f"--config: {error}") from error
+        except yaml.YAMLError as error:
+            raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())[:300]}") from error
+        if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+            raise UserError(f"{file} must hold lines such as `epochs: 100`, one option each")
+        for key, value in found.items():
+            if key == "config":
+                raise UserError(f"{file} names another config: write its options into one file")
+            if isinstance(value, str) and not value.strip() and key in types:
+                raise UserError(f"{key} must not be empty, but is so in {file}: give it a value, or leave it out")
 
 
 def _is_required(field: Field[Any]) -> bool:
@@ -198,34 +252,22 @@ def _explain(text: str, name: str, arguments: Sequence[str], types: Mapping[str,
     if "Unexpected config" in text:
         return f"{_file(arguments)} must hold lines such as `epochs: 100`, one option each; {help_}"
     if (match := re.search(r'Parser key "(\w+)".*(?:Got|Given) value: (.*)$', text)) and match[1] in types:
-        return f"{match.group(1)} must be {_wording(types[match.group(1)])}, but is {match.group(2)!r}"
-    return f"{text.removeprefix('argument ')}; {help_}"
+        return f"{match.group(1)} must be {wording(types[match.group(1)])}, but is {shown(match.group(2))}"
+    return f"{text.removeprefix('argument ')[:500]}; {help_}"
 
 
 def _file(arguments: Sequence[str]) -> str:
     """Return the file given to `--config`."""
-    given = [
+    return next(iter(_files(arguments)[::-1]), "the config file")
+
+
+def _files(arguments: Sequence[str]) -> list[str]:
+    """Return all files given to `--config`."""
+    return [
         word.partition("=")[2] or following
-        for word, following in zip(arguments, [*arguments[1:], ""], strict=True)
+        for word, following in zip(arguments, [*arguments[1:], ""], strict=False)
         if word.split("=")[0] == "--config"
     ]
-    return given[-1] if given else "the config file"
-
-
-def _wording(kind: Any) -> str:
-    """Return a type in words: `int | None` as "a whole number or null"."""
-    simple = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    if kind in simple:
-        return simple[kind]
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(str, get_args(kind)))
-    if get_origin(kind) is list:
-        return "one or more: " + _wording(get_args(kind)[0])
-    if get_origin(kind) is tuple:
-        return "[" + ", ".join(map(_wording, get_args(kind))) + "]"
-    if get_args(kind) and get_origin(kind) is not dict:
-        return " or ".join(map(_wording, get_args(kind)))
-    return {Path: "a path"}.get(kind, "a mapping")
 
 
 def _close_option(word: str, options: Iterable[str], prefix: str = "") -> str:
