@@ -32,6 +32,8 @@ SET_BY_THE_RUN = frozenset(
     }
 )
 """Arguments of Lightning's Trainer that are options of ours, or on which exact resume depends."""
+DEEPEST_DECODER = 256
+"""Blocks; one is what the paper takes."""
 LARGEST_SIDE = 2**14
 """Pixels of a frame's side: more than any camera has."""
 
@@ -193,13 +195,17 @@ def require_frames_fit(key: str, size: tuple[int, int], frames: int = 1) -> None
 
 
 def require_decoder_fits(width: int, depth: int) -> None:
-    """Refuse a decoder whose weights, of two networks and with their gradients and averages, this machine cannot hold.
+    """Refuse a decoder that takes minutes to build, or that this machine cannot hold.
+
+    Counted are the weights of two networks, with gradients and averages.
 
     Raises:
         UserError: says how much they would take.
     """
     import psutil
 
+    if depth > DEEPEST_DECODER:
+        raise UserError(f"decoder_depth must be at most {DEEPEST_DECODER}, but is {depth}: lower it")
     needed, there = 5 * 4 * depth * (8 * width + 60) * width, int(psutil.virtual_memory().total)
     if needed > there:
         raise UserError(

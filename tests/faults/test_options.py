@@ -11,12 +11,13 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -314,12 +315,31 @@ def try_many(seed: int, count: int, data: Path, folder: Path, seconds: float) ->
                 file = here / "config.yaml"
                 text = file.read_bytes()[:600] if file.exists() else b""
                 failures.append(f"case {number}: {short(arguments)}\n{text!r}\n  {said}")
-            if found := sorted(str(path) for path in inside.iterdir()):
+            if (found := {path.name for path in inside.iterdir()}) - asked_for(arguments):
                 failures.append(f"case {number} wrote outside of its folder: {found}, {short(arguments)}")
                 break
+            for name in found:
+                shutil.rmtree(inside / name)
     finally:
         os.chdir(there)
     return counts, failures
+
+
+def asked_for(arguments: list[str]) -> set[str]:
+    """The folders of the current one that a command line, or its config file, itself names for what it writes."""
+    words = [word for pair in zip(arguments, [*arguments[1:], ""], strict=True) for word in written_words(*pair)]
+    return {Path(word).parts[0] for word in words if word.strip()}
+
+
+def written_words(word: str, following: str) -> list[str]:
+    option, _, value = word.partition("=")
+    if option in ("--out", "--clips"):
+        return [value or following]
+    if option == "--config" and Path(following).is_file():
+        with suppress(ValueError):
+            lines = Path(following).read_text(encoding="utf-8").splitlines()
+            return [line.partition(":")[2].strip(" '\"") for line in lines if line.startswith(("out:", "clips:"))]
+    return []
 
 
 def short(arguments: list[str]) -> str:
