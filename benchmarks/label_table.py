@@ -1,11 +1,13 @@
 """What `videomac propagate` is worth on real videos: the tables of docs/label.md.
 
     python benchmarks/label_table.py speed  --davis DAVIS [--sequences dog camel] [--sizes 240 360 480]
-    python benchmarks/label_table.py next   --davis DAVIS [--backbone lite0]
+    python benchmarks/label_table.py next   --davis DAVIS [--backbone lite0] [--backwards]
     python benchmarks/label_table.py joints --davis DAVIS --badja BADJA
 
 `speed`: frames a second on one thread and J&F, at several short sides and stages, labelled frame: the first.
-`next`: J&F with the first frame labelled, and with one more: the suggested, the middle, a random one.
+`next`: J&F with the first frame labelled, and with one more: the suggested, the middle, a random one (mean of five
+draws); and what the suggestion gains over these, with a bootstrap interval over the sequences. `--backwards` plays them
+from their end, on which the rule was not chosen.
 `joints`: PCK of BADJA's joints (within 0.2 times the root of the animal's mask area), from the first annotated frame.
 
 Backbones: raw-pixels, any name or path, or `lite0` with `--lite0 PTH` (supervised on ImageNet; see davis_table.py).
@@ -99,6 +101,28 @@ def sequence(arguments: argparse.Namespace, name: str) -> tuple[Any, list[np.nda
     return video, masks
 
 
+class Backwards:
+    """A video from its end."""
+
+    def __init__(self, video: Any) -> None:
+        self.video, self.name, self.fps = video, video.name, video.fps
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """Frames."""
+        return self.video.read([len(self) - 1 - index for index in indices])
+
+
+def interval(differences: Sequence[float]) -> str:
+    """Mean and 95 % of the means of resampled sequences."""
+    values = np.array(differences)
+    means = values[np.random.default_rng(0).integers(0, len(values), (10_000, len(values)))].mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return f"{values.mean():+.1f} ({low:+.1f} to {high:+.1f})"
+
+
 def score(job: Propagator, maps: dict[int, Tensor], truth: list[np.ndarray]) -> float:
     """J&F of all frames but the first; labelled ones are right."""
     found = []
@@ -138,10 +162,12 @@ def speed(arguments: argparse.Namespace) -> None:
 
 
 def next_(arguments: argparse.Namespace) -> None:
-    print("| sequence | frame 0 | + suggested | + middle | + random (mean of 3) | suggested frame |")
+    print("| sequence | frame 0 | + suggested | + middle | + random (mean of 5) | suggested frame |")
     rows = []
     for name in names(arguments):
         video, truth = sequence(arguments, name)
+        if arguments.backwards:
+            video, truth = Backwards(video), truth[::-1]
         job = propagator(arguments, video, Labels(masks={0: truth[0]}), arguments.sizes[0], arguments.stages[0])
         length = len(truth)
         maps = label(job, length)
@@ -158,11 +184,13 @@ def next_(arguments: argparse.Namespace) -> None:
             return score(job, label(job, len(truth)), truth)
 
         first = score(job, maps, truth)
-        tried = [with_frame(int(frame)) for frame in rng.choice(np.arange(1, length), 3, replace=False)]
+        tried = [with_frame(int(frame)) for frame in rng.choice(np.arange(1, length), 5, replace=False)]
         row = [first, with_frame(suggested), with_frame(length // 2), float(np.mean(tried))]
         rows.append(row)
         print(f"| {name} | {' | '.join(f'{value:.1f}' for value in row)} | {suggested} of {length} |", flush=True)
     print(f"| mean | {' | '.join(f'{value:.1f}' for value in np.mean(rows, axis=0))} | |")
+    for column, other in ((2, "the middle one"), (3, "a random one")):
+        print(f"suggested - {other}: {interval([row[1] - row[column] for row in rows])}")
 
 
 def badja(arguments: argparse.Namespace, name: str, size: tuple[int, int]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -212,6 +240,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[240])
     parser.add_argument("--stages", type=int, nargs="+", default=[2])
     parser.add_argument("--stride", type=int, default=8)
+    parser.add_argument("--backwards", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     {"speed": speed, "next": next_, "joints": joints}[arguments.table](arguments)

@@ -39,8 +39,8 @@ def test_the_frame_to_label_next_lies_where_doubt_is():
     even = np.full(90, 0.3)
     assert abs(label_next(even, np.ones(90), [0], 1)[0] - 60) <= 1  # two thirds of the way from the only label
     assert abs(label_next(even, np.ones(90), [0, 89], 1)[0] - 44) <= 1
-    doubt = np.where(np.arange(90) >= 70, 0.9, 0.01)
-    assert label_next(doubt, np.ones(90), [0], 1)[0] >= 70
+    doubt = np.where(np.arange(90) >= 30, 1.0, 0.0)  # a frame of doubt is as far as two others
+    assert label_next(doubt, np.ones(90), [0, 89], 1)[0] > 44
     hidden = np.where(np.abs(np.arange(90) - 60) <= 5, 0.1, 1.0)
     assert label_next(even, hidden, [0], 1)[0] in (54, 66)
     several = label_next(even, np.ones(90), [0], 3)

@@ -14,8 +14,8 @@ from torch import Tensor
 from videomac.labeling.channels import Channels
 
 Floats = npt.NDArray[np.float64]
-LEAST_STEP = 0.02
-"""Doubt that every frame adds to the way from a labelled one, however sure its votes are."""
+LEAST_STEP = 1.0
+"""Doubt that every frame adds to the way from a labelled one, however sure its votes are: as much as full doubt."""
 
 
 def certainty(channels: Channels, maps: Float[Tensor, "channels rows columns"]) -> dict[str, float]:
@@ -77,7 +77,8 @@ def label_next(doubt: Floats, share: Floats, labelled: Sequence[int], count: int
 
     Errors add up on the way from the nearest labelled frame, the faster the less sure the votes are: a frame is as far
     from a labelled one as the doubt of all frames between. Chosen is what brings all frames nearest to a label. A frame
-    in which an object is small or hidden has little to hand on, so that its gain counts for less.
+    in which an object is small or hidden has little to hand on, so that its gain counts for less: by the square of the
+    share, which was better than the share itself on real sequences.
 
     Args:
         doubt: of each frame, from `doubt_of`.
@@ -90,7 +91,7 @@ def label_next(doubt: Floats, share: Floats, labelled: Sequence[int], count: int
     nearest = distance[:, list(labelled)].min(1)
     chosen: list[int] = []
     for _ in range(min(count, len(doubt) - len(set(labelled)))):
-        gain = np.maximum(nearest[:, None] - distance, 0).sum(0) * share
+        gain = np.maximum(nearest[:, None] - distance, 0).sum(0) * share**2
         best = int(gain.argmax())
         if gain[best] <= 0:
             break
