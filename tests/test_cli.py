@@ -188,7 +188,7 @@ def test_a_reader_that_has_gone_is_no_complaint(words):
         (["--base_lr", "1e308"], "base_lr must lie between"),
         (["--betas", "[.nan,1]"], "betas must be finite"),
         (["--betas", "[0.9,1.5]"], "betas must be at least 0 and below 1"),
-        (["--image_size", "1000000"], "image_size must be at most 16384 pixels"),
+        (["--image_size", "1000000"], "image_size must be at most 8192 pixels"),
         (["--decoder_width", "100000"], "decoder_width 100000 and decoder_depth 1 takes"),
         (["--patch_size", "-32"], "patch_size must be at least 1"),
         (["--trainer.max_steps", "3"], "trainer.max_steps cannot be given"),

@@ -34,8 +34,8 @@ SET_BY_THE_RUN = frozenset(
 """Arguments of Lightning's Trainer that are options of ours, or on which exact resume depends."""
 DEEPEST_DECODER = 256
 """Blocks; one is what the paper takes."""
-LARGEST_SIDE = 2**14
-"""Pixels of a frame's side: more than any camera has."""
+LARGEST_SIDE = 2**13
+"""Pixels of a frame's side: those of an 8K camera."""
 
 
 @dataclass

@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 
+from videomac.errors import UserError
 from videomac.models.masking import MaskSampler, num_visible, random_mask
 
 
@@ -74,3 +75,9 @@ def test_an_asymmetric_sampler_draws_another_mask_for_each_frame() -> None:
     assert masks.shape == (8, 2, 5, 6)
     assert set((~masks).flatten(2).sum(2).flatten().tolist()) == {12}
     assert len({tuple(mask.flatten().tolist()) for mask in masks.flatten(0, 1)}) == 16
+
+
+@pytest.mark.parametrize(("ratio", "words"), [(1e-12, "hides none of 4 patches"), (0.99, "leaves none of 4 patches")])
+def test_masks_from_which_nothing_can_be_learned_are_refused_before_the_first(ratio: float, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        MaskSampler((2, 2), ratio)

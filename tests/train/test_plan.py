@@ -38,6 +38,16 @@ def test_the_estimate_is_above_what_a_step_takes_and_not_far_above(clips: Path, 
     assert taken < estimate < 6 * taken
 
 
+def test_of_large_frames_a_part_is_measured(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = planned(clips, tmp_path, backbone="test_resnet", image_size=512, mask_ratio=0.75)
+    whole = plan.measure_memory(model, data, 1)
+    monkeypatch.setattr(plan, "PATCHES", 4)
+    assert plan.measure_memory(model, data, 1).per_pair == pytest.approx(whole.per_pair, rel=0.05)
+    model, data = planned(clips, tmp_path, backbone="test_resnet", image_size=8192, mask_ratio=0.999)
+    with pytest.raises(UserError, match="pairs of 8192x8192 pixels at once need about"):
+        plan.require_memory(plan.measure_memory(model, data, 1), data, 1, 8 * 2**30)
+
+
 def test_measuring_changes_neither_the_model_nor_the_random_state(clips: Path, tmp_path: Path) -> None:
     model, data = planned(clips, tmp_path, backbone="test_resnet")
     before, state = {key: value.clone() for key, value in model.state_dict().items()}, torch.get_rng_state()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from videomac.config import require_at_least, require_frames_fit
+from videomac.config import require_at_least, require_frames_fit, require_within
 from videomac.errors import UserError
 from videomac.utils.checks import check_values
 
@@ -50,7 +50,8 @@ class BenchConfig:
         check_values(self)
         self.out = Path(self.out)
         require_at_least(self, 1, "image_size", "batch", "rounds")
-        require_at_least(self, 0, "threads", "seed")
+        require_at_least(self, 0, "seed")
+        require_within(self, 0, 1024, "threads")
         require_frames_fit("image_size", (self.image_size, self.image_size), self.batch)
         if not 0 < self.mask_ratio < 1:
             raise UserError(f"mask_ratio must be above 0 and below 1, but is {self.mask_ratio}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videomac.config import as_size, require_mask_ratio
+from videomac.errors import UserError
 from videomac.utils.checks import check_values
 
 
@@ -26,4 +27,6 @@ class InspectConfig:
         """Refuse what cannot work."""
         check_values(self)
         as_size(self.image_size)
+        if self.picture is not None and Path(self.picture).suffix.lower() not in (".png", ".svg"):
+            raise UserError(f"picture must be a .png or .svg, but is {self.picture}")
         require_mask_ratio(self.mask_ratio)

@@ -27,6 +27,8 @@ from videomac.utils.device import pick_device
 
 WORKER_BYTES = 400 * 2**20
 """What a process that reads videos holds beside its batches."""
+PATCHES = 8
+"""Rows and columns of patches that are measured at most."""
 SHARE = 0.85
 """Of the free memory, what a run may plan with."""
 GAPS = 1.3
@@ -58,13 +60,20 @@ class Memory:
 
 
 def measure_memory(model: VideoMAC, data: PretrainingData, world_size: int) -> Memory:
-    """Measure what a step keeps, on a copy of the model, with two pairs of noise."""
+    """Measure what a step keeps, on a copy of the model, with two pairs of frames.
+
+    Of large frames a part is measured, and what it keeps grows with the area: the measurement itself must not take
+    memory that is not there.
+    """
     pairs = 2
     model = copy.deepcopy(model)
-    pair = torch.zeros(pairs, 2, 3, *data.config.size, dtype=next(model.parameters()).dtype)
+    height, width = (min(side, PATCHES * model.patch_size) for side in data.config.size)
+    model.mask_ratio = min(model.mask_ratio, 1 - 1 / PATCHES**2)
+    pair = torch.zeros(pairs, 2, 3, height, width, dtype=next(model.parameters()).dtype)
     with torch.random.fork_rng(devices=[]):
-        mask = model.sample_mask(pairs, data.config.size, torch.Generator().manual_seed(0))
+        mask = model.sample_mask(pairs, (height, width), torch.Generator().manual_seed(0))
         kept = saved_bytes(model, lambda: model(pair, mask).loss)
+    kept = kept * data.config.size[0] * data.config.size[1] // (height * width)
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     if data.config.precision in ("bf16-mixed", "16-mixed"):
         kept = int(HALF * kept)
