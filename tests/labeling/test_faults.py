@@ -3,6 +3,7 @@
 import json
 import os
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -118,3 +119,32 @@ def test_run_lengths_are_those_of_pycocotools():
             _filled(_run_lengths(text), (37, 53))
         except ValueError:
             continue
+
+
+def encoded(path, size, frames):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=12)
+        stream.width, stream.height, stream.pix_fmt = size[1], size[0], "yuv420p"
+        for number in range(frames):
+            picture = np.full((*size, 3), 40 * number % 255, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+def test_of_an_mp4_whose_size_changes_the_part_before_is_labelled(tmp_path):
+    both = encoded(tmp_path / "a.ts", SIZE, 8) + encoded(tmp_path / "b.ts", (48, 48), 6)
+    (tmp_path / "both.ts").write_bytes(both)
+    with av.open(str(tmp_path / "both.ts")) as source, av.open(str(tmp_path / "change.mp4"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            packet.pts = packet.dts = number * 7500
+            packet.stream = stream
+            target.mux(packet)
+    mask = np.zeros(SIZE, np.uint8)
+    mask[10:40, 10:40] = 1
+    Image.fromarray(mask).save(tmp_path / "first.png")
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"size changes from 96x64 to 48x48 at frame 8; 8 of 1\d frames were labelled"):
+        videomac.propagate_video(tmp_path / "change.mp4", labels=tmp_path / "first.png", out=out, **QUICK)
+    assert len(list((out / "masks").iterdir())) == 8
