@@ -22,6 +22,10 @@ from videomac.errors import UserError
 from videomac.utils.parsing import close_names
 
 
+SOURCES = ("hf-hub", "local-dir", "hf_hub", "timm")
+"""What timm takes before a colon."""
+
+
 def create_backbone(name: str, **timm_kwargs: Any) -> nn.Module:
     """A timm network without its classifier: `timm.create_model(name, num_classes=0, **timm_kwargs)`.
 
@@ -29,6 +33,8 @@ def create_backbone(name: str, **timm_kwargs: Any) -> nn.Module:
         UserError: timm knows no such network (the sentence offers the closest names), or cannot get its weights.
     """
     architecture = name.split(".")[0]
+    if ":" in name and name.partition(":")[0] not in SOURCES:
+        raise UserError(f"unknown backbone {name!r}: before a colon stands one of {', '.join(SOURCES)}")
     if ":" not in name and not timm.is_model(architecture):
         close = close_names(architecture, timm.list_models(), 3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models() for the names."
