@@ -21,8 +21,7 @@ from videomac.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from videomac.errors import UserError
 from videomac.utils.parsing import close_names
 
-
-SOURCES = ("hf-hub", "local-dir", "hf_hub", "timm")
+SOURCES = ("hf-hub", "local-dir", "hf_hub")
 """What timm takes before a colon."""
 
 
