@@ -69,6 +69,7 @@ OF_NO_MODULE = {
         "train/test_gpu.py",
     ),  # by a compiler, on a GPU
     *("sparse/test_meta.py", "evaluate/test_meta.py"),  # nothing is read back from the device
+    *("labeling/test_faults.py", "labeling/test_memory.py"),  # damaged labels of every kind; what a long video holds
 }
 """Tests that are of more than one module."""
 
