@@ -68,7 +68,8 @@ def test_a_run_leaves_what_it_promises(run):
     assert {path for path in made if not path.startswith("tensorboard/")} == {
         *("config.yaml", "metrics.csv", "metrics.json", "environment.json"),
         *("classes.csv", "curves.png", "confusion.png"),
-        *("checkpoints/last.ckpt", "classifier/model.safetensors", "classifier/config.json"),
+        *("checkpoints/last.ckpt", "checkpoints/previous.ckpt"),
+        *("classifier/model.safetensors", "classifier/config.json"),
     }
     for picture in ("curves.png", "confusion.png"):
         with Image.open(out / picture) as image:

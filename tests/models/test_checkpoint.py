@@ -130,9 +130,9 @@ def test_the_newest_checkpoint_is_taken(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     for name in ("epoch=2-step=20.ckpt", "epoch=10-step=100.ckpt", "epoch=9-step=90.ckpt"):
-        (folder / name).touch()
+        torch.save({}, folder / name)
     assert last_checkpoint(tmp_path).name == "epoch=10-step=100.ckpt"
-    (folder / "last.ckpt").touch()
+    torch.save({}, folder / "last.ckpt")
     assert last_checkpoint(tmp_path).name == "last.ckpt"
 
 

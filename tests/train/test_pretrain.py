@@ -30,7 +30,8 @@ def test_a_run_leaves_what_it_promises(small_run):
     assert made == {
         *("config.yaml", "metrics.csv", "metrics.json", "environment.json"),
         *("losses.png", "reconstruction.png"),
-        *("checkpoints/last.ckpt", "checkpoints/epoch-0001.ckpt", "checkpoints/epoch-0002.ckpt"),
+        *("checkpoints/last.ckpt", "checkpoints/previous.ckpt"),
+        *("checkpoints/epoch-0001.ckpt", "checkpoints/epoch-0002.ckpt"),
         *("backbone/model.safetensors", "backbone/config.json"),
     }
     for picture in ("losses.png", "reconstruction.png"):

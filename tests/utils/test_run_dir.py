@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from videomac.errors import UserError
-from videomac.utils.run_dir import environment, prepare_out_dir, read_rows, table, write_metrics, write_rows
+from videomac.utils.file_lock import FileLock
+from videomac.utils.run_dir import (
+    LOCK,
+    environment,
+    hold,
+    prepare_out_dir,
+    read_rows,
+    table,
+    write_metrics,
+    write_rows,
+)
 
 OWNED = ("metrics.json", "checkpoints", "*.png")
 
@@ -67,3 +83,56 @@ def test_rows_are_read_back_up_to_a_step_and_half_a_row_is_not(tmp_path: Path) -
 
 def test_a_table_lines_up_and_shortens_floats() -> None:
     assert table([("loss", 0.123456), ("a longer name", 3)]) == "  loss           0.1235\n  a longer name  3"
+
+
+def test_a_folder_is_held_by_one_command_at_a_time(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "run"
+    script = "import sys\nfrom pathlib import Path\nfrom videomac.utils.run_dir import hold\n"
+    script += "with hold(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.readline()\n"
+    other = [sys.executable, "-c", script, str(out)]
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=rf"another command is at work in .* \(pid {process.pid} on ") as refused:
+            with hold(out):
+                pass
+        assert "\n" not in str(refused.value)
+        process.kill()
+    with hold(out), hold(out):  # the lock ended with its process; one process may hold a folder twice
+        (out / ".last.ckpt.x1y2.partial").touch()
+    with hold(out):
+        assert [path.name for path in out.iterdir()] == [".lock"], "what a kill left is removed"
+    assert [*out.iterdir()] == []
+
+
+def test_a_folder_made_for_nothing_is_removed(tmp_path: Path) -> None:
+    with pytest.raises(UserError), hold(tmp_path / "a" / "b"):
+        raise UserError("refused")
+    assert [*tmp_path.iterdir()] == []
+    with hold(tmp_path / "a"):
+        (tmp_path / "a" / "file").touch()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_process_does_not_hold_what_its_parent_held(tmp_path: Path) -> None:
+    from multiprocessing import get_context
+
+    with hold(tmp_path):
+        child = get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+    try:
+        assert FileLock(tmp_path / LOCK).acquire()
+    finally:
+        child.kill()
+        child.join()
+
+
+def test_a_file_system_without_locks_is_told_once(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
+    def unknown(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("videomac.utils.file_lock._lock", unknown)
+    with hold(tmp_path):
+        pass
+    (record,) = caplog.records
+    assert "has no locks" in record.getMessage()

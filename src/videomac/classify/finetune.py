@@ -23,11 +23,13 @@ from videomac.classify.network import Network, build_network
 from videomac.classify.plots import draw_confusion, draw_curves
 from videomac.classify.validation import Validation
 from videomac.errors import UserError
+from videomac.models.checkpoint import require_finite
 from videomac.models.official import StageNormConvNeXt
 from videomac.train import optim
 from videomac.train.callbacks import Throughput
 from videomac.train.module import TrainModule
-from videomac.train.trainer import build_run, fit, is_first_process, prepare_folder, require_out_dir
+from videomac.train.resume import prepare_folder, require_out_dir
+from videomac.train.trainer import at_work, build_run, fit, is_first_process
 from videomac.utils.run_dir import read_rows, table, write_metrics, write_rows
 from videomac.utils.seeding import seeded
 
@@ -43,6 +45,9 @@ RUN_FILES = (
     *("checkpoints", "classifier", "tensorboard", "wandb"),
 )
 """What a run makes in its out folder, and all that `overwrite` deletes."""
+
+RESULTS = ("curves.png", "confusion.png", "classes.csv", "environment.json", "metrics.json")
+"""What `finish` makes of a run whose steps are done, the classifier first."""
 
 
 class Finetuning(TrainModule):
@@ -91,7 +96,7 @@ class Finetuning(TrainModule):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss: Tensor = self.loss(logits, labels)
         self.note(batch, loss=loss)
-        return loss
+        return self.weigh(batch, loss)
 
     def compute_again(self, batch: Mapping[str, Tensor]) -> None:
         """The forward pass of a micro-batch, without mixing."""
@@ -132,6 +137,11 @@ def finetune(**options: Any) -> dict[str, Any]:
 
 def run(config: FinetuneConfig) -> dict[str, Any]:
     """Run one fine-tuning; see `finetune`."""
+    with at_work(config):
+        return _run(config)
+
+
+def _run(config: FinetuneConfig) -> dict[str, Any]:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if config.accumulate == "auto":
         raise UserError("accumulate auto is for pretrain: give a number of micro-batches")
@@ -152,13 +162,13 @@ def run(config: FinetuneConfig) -> dict[str, Any]:
     validation = Validation(data, module.networks())
     session = build_run(config, data, validation, COLUMNS, title="fine-tuning")
     trainer = session.trainer
-    if module.mixup is not None and config.global_batch_size // (trainer.world_size * config.micro_batches) % 2:
+    if module.mixup is not None and config.global_batch_size % (2 * trainer.world_size * config.micro_batches):
         raise UserError(
             f"mixup and cutmix mix images in pairs, but global_batch_size {config.global_batch_size} gives each of "
             f"{trainer.world_size * config.micro_batches} micro-batches an odd number: change it, or set both to 0"
         )
     if is_first_process():
-        prepare_folder(config, data, RUN_FILES)
+        prepare_folder(config, data, RUN_FILES, RESULTS, session.resumed)
     if not fit(config, session, module):
         return {}
     return finish(config, data, network, module.ema, validation, session.throughput)
@@ -220,6 +230,7 @@ def _save(model: nn.Module, config: FinetuneConfig, data: ClassificationData, ne
     """Write the classifier as timm opens it, unless timm has no such network."""
     if isinstance(model, StageNormConvNeXt):
         return False
+    require_finite(model.state_dict(), network.name)
     size = config.image_size
     pretrained_cfg = {
         **{"tag": "videomac", "input_size": (3, size, size), "crop_pct": config.crop_pct},

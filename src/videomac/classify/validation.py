@@ -56,6 +56,10 @@ class Score:
         return {"top1": top1, "top5": self.in_top5.item() / images, "val_loss": self.loss.item() / images}
 
 
+PARTS = ("confusion", "in_top5", "loss")
+"""Of a score, what is added up over processes and kept."""
+
+
 class Validation(StepCallback):
     """At each epoch's end: the last weights and their moving average on the images to evaluate."""
 
@@ -65,6 +69,18 @@ class Validation(StepCallback):
         """Of the last epoch: "last", and "ema" if there is a moving average."""
         self.unreadable = 0
         self._loader: Any = None
+
+    def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Keep the scores after the last step, from which the results are made should the run be ended before them."""
+        if trainer.global_step == self.data.total_steps:
+            parts = {name: {part: getattr(score, part).cpu() for part in PARTS} for name, score in self.scores.items()}
+            checkpoint["validation"] = {"scores": parts, "unreadable": self.unreadable}
+
+    def on_load_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Take them."""
+        if (kept := checkpoint.get("validation")) is not None:
+            self.scores = {name: Score(**parts) for name, parts in kept["scores"].items()}
+            self.unreadable = kept["unreadable"]
 
     def on_step(self, trainer: Trainer, module: TrainModule) -> None:
         """Evaluate; each process takes its share of the images."""
@@ -83,7 +99,7 @@ class Validation(StepCallback):
                     scores[name].add(network(trainer.precision_plugin.convert_input(images)), labels)
         module.model.train()
         for name, score in scores.items():
-            for part in ("confusion", "in_top5", "loss"):
+            for part in PARTS:
                 setattr(score, part, _sum_over_processes(trainer, getattr(score, part)))
             prefix = "" if name == "last" else f"{name}_"
             module.add_numbers({prefix + key: value for key, value in score.numbers().items()})

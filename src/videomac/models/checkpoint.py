@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from videomac.models import official, official_checkpoint
 from videomac.models.backbones import create_backbone
 from videomac.models.encoder import SparseEncoder
 from videomac.models.videomac import VideoMAC
+from videomac.utils.checkpoint_files import LAST, PREVIOUS, read_checkpoint
 from videomac.utils.io import atomic_write, read_safetensors, read_torch
 from videomac.utils.seeding import seeded
 
@@ -46,6 +48,7 @@ def save_backbone(
 
     Raises:
         ValueError: the weights do not fit the network `name`.
+        UserError: a weight is not finite; nothing is written then.
     """
     if isinstance(model, VideoMAC):
         model_args = model.arguments["backbone_args"] if model_args is None else model_args
@@ -60,6 +63,7 @@ def save_backbone(
     state = {key: value.detach().cpu().contiguous() for key, value in state.items() if key not in left_out}
     if problem := mismatch(plain, state):
         raise ValueError(f"these weights are not those of {name}: {problem}")
+    require_finite(state, name)
 
     folder = Path(folder)
     with atomic_write(folder / "model.safetensors") as temporary:
@@ -109,9 +113,7 @@ def load_videomac(path: str | Path) -> VideoMAC:
         UserError: nothing of that kind at `path`, a damaged file, or weights that do not fit the settings beside them.
     """
     path = Path(path)
-    if path.is_dir():
-        path = last_checkpoint(path)
-    checkpoint = read_torch(path)
+    path, checkpoint = open_checkpoint(path)
     if official_checkpoint.is_checkpoint(checkpoint):
         return VideoMAC.from_official(path)
     if not isinstance(checkpoint, Mapping) or not {"videomac", "state_dict"} <= checkpoint.keys():
@@ -132,16 +134,44 @@ def load_videomac(path: str | Path) -> VideoMAC:
     return model
 
 
-def last_checkpoint(run: Path) -> Path:
-    """The newest checkpoint of a run: `checkpoints/last.ckpt`, else the one with the highest numbers in its name.
+def require_finite(state: Mapping[str, Tensor], name: str) -> None:
+    """Refuse to export weights of which one is NaN or infinite.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: names the first such tensor.
     """
-    found = list((run / "checkpoints").glob("*.ckpt"))
+    for key, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(f"{key} of {name} is not finite, so nothing is written: export an earlier checkpoint")
+
+
+def last_checkpoint(run: Path) -> Path:
+    """The newest checkpoint of a run that can be read; see `open_checkpoint`."""
+    return open_checkpoint(run)[0]
+
+
+def open_checkpoint(path: Path) -> tuple[Path, Any]:
+    """Read a checkpoint, or the newest of a run's folder.
+
+    That is `last.ckpt` in `checkpoints/` or, with a warning where it is damaged, `previous.ckpt`; where there is
+    neither, the one with the highest numbers in its name.
+
+    Returns:
+        the file, and what it holds.
+
+    Raises:
+        UserError: the folder holds no run, or the file cannot be read.
+    """
+    if not path.is_dir():
+        return path, read_torch(path)
+    folder = path / "checkpoints"
+    if (folder / LAST).exists() or (folder / PREVIOUS).exists():
+        return read_checkpoint(folder)
+    found = list(folder.glob("*.ckpt"))
     if not found:
-        raise UserError(f"{run} is neither a run's folder (no checkpoints/*.ckpt) nor an exported backbone")
-    return max(found, key=lambda file: (file.stem == "last", [int(n) for n in re.findall(r"\d+", file.stem)]))
+        raise UserError(f"{path} is neither a run's folder (no checkpoints/*.ckpt) nor an exported backbone")
+    newest = max(found, key=lambda file: [int(n) for n in re.findall(r"\d+", file.stem)])
+    return newest, read_torch(newest)
 
 
 def _load_exported(folder: Path, timm_kwargs: Mapping[str, Any]) -> nn.Module:
@@ -212,5 +242,5 @@ DEFAULT_SHORT_SIDE = 224
 
 def trained_size(checkpoint: Path) -> int:
     """Return the short side that a run was trained with; the authors' checkpoints do not tell, theirs is 224."""
-    state = read_torch(last_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint)
+    _, state = open_checkpoint(checkpoint)
     return int(min(state.get("videomac", {}).get("image_size", [DEFAULT_SHORT_SIDE])))

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -24,11 +23,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from videomac.config import TrainConfig
 from videomac.train.diagnostics import CollapseWatch, require_finite_weights
 from videomac.train.module import TrainModule
+from videomac.utils.checkpoint_files import LAST, link_or_copy
 from videomac.utils.io import atomic_write
-
-if TYPE_CHECKING:
-    pass
-
 from videomac.utils.run_dir import read_rows
 
 
@@ -54,6 +50,14 @@ class Throughput(StepCallback):
         self.rate = self.data_wait = 0.0
         self._steps = 0
         self._began = self._ended = self._waited = 0.0
+
+    def state_dict(self) -> dict[str, float]:
+        """Keep both numbers in the checkpoint, for a run whose steps are done but not its results."""
+        return {"rate": self.rate, "data_wait": self.data_wait}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Begin with those of the session before."""
+        self.rate, self.data_wait = state_dict["rate"], state_dict["data_wait"]
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Start the clock."""
@@ -151,9 +155,7 @@ class Checkpoints(StepCallback):
         due = epoch and self.keep_epochs and epoch % self.keep_epochs == 0 and self.saved_step == step
         if due and trainer.is_global_zero:
             kept = self.folder / f"epoch-{epoch:04d}.ckpt"
-            with atomic_write(kept) as temporary:
-                temporary.unlink()
-                _link_or_copy(self.folder / "last.ckpt", temporary)
+            link_or_copy(self.folder / LAST, kept)
 
     def save(self, trainer: Trainer, module: TrainModule) -> None:
         """Replace `last.ckpt` at once, after the numbers of all its steps are written; every process must call this.
@@ -163,20 +165,8 @@ class Checkpoints(StepCallback):
         """
         self.metrics_logger.write(trainer, module, wait=True)
         require_finite_weights(module, trainer.global_step)
-        path = self.folder / "last.ckpt"
-        if trainer.is_global_zero:
-            with atomic_write(path) as temporary:
-                trainer.save_checkpoint(temporary)
-        else:
-            trainer.save_checkpoint(path)
+        trainer.save_checkpoint(self.folder / LAST)
         self._saved_at, self.saved_step = time.monotonic(), trainer.global_step
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)  # last.ckpt is replaced by renaming, never written into
-    except (OSError, AttributeError):  # a file system, or a system, without links
-        shutil.copyfile(source, target)
 
 
 class GracefulStop(StepCallback):

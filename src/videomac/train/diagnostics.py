@@ -64,10 +64,12 @@ def require_finite_weights(model: nn.Module, step: int) -> None:
     Raises:
         UserError: names the first such tensor.
     """
+    buffers = dict(model.named_buffers())
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            why = ", a statistic of BatchNorm, whose input has become too large," if name in buffers else ""
             raise UserError(
-                f"{name} is not finite after optimizer step {step}: nothing was written over; "
+                f"{name}{why} is not finite after optimizer step {step}: no checkpoint was written over; "
                 "try a lower --base_lr or a longer --warmup_epochs"
             )
 

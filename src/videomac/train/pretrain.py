@@ -21,7 +21,7 @@ from videomac.models import ema
 from videomac.models.checkpoint import load_videomac, mismatch, save_backbone
 from videomac.models.resolve import find_weights, resolve
 from videomac.models.videomac import VideoMAC, VideoMACOutput
-from videomac.reconstruction.pairs import MaskedPairs, ReconstructedPairs
+from videomac.reconstruction.pairs import MaskedPairs
 from videomac.train import optim
 from videomac.train.callbacks import Throughput
 from videomac.train.config import PretrainConfig
@@ -29,7 +29,8 @@ from videomac.train.data import PretrainingData
 from videomac.train.module import TrainModule
 from videomac.train.plan import settle_micro_batches
 from videomac.train.plots import LOSSES, loss_curves
-from videomac.train.trainer import build_run, fit, is_first_process, prepare_folder, require_out_dir
+from videomac.train.resume import prepare_folder, require_out_dir
+from videomac.train.trainer import at_work, build_run, fit, is_first_process
 from videomac.train.validation import ReconstructionPreview, load_held_out
 from videomac.utils.run_dir import in_words, read_rows, table, write_metrics
 
@@ -67,7 +68,7 @@ class Pretraining(TrainModule):
         prepared = self.model.prepare(batch["mask"], batch["pair"].device)
         output: VideoMACOutput = (self._compiled or self.model)(batch["pair"], prepared)
         self.note(batch, **{name: getattr(output, name) for name in (*LOSSES, "feature_std")})
-        return output.loss
+        return self.weigh(batch, output.loss)
 
     def compute_again(self, batch: Mapping[str, Tensor]) -> None:
         """The forward pass of a micro-batch, losses included."""
@@ -106,6 +107,11 @@ def pretrain(**options: Any) -> dict[str, Any]:
 
 def run(config: PretrainConfig) -> dict[str, Any]:
     """Run one pre-training; see `pretrain`."""
+    with at_work(config):
+        return _run(config)
+
+
+def _run(config: PretrainConfig) -> dict[str, Any]:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if is_first_process():
         require_out_dir(config, RUN_FILES)
@@ -115,11 +121,11 @@ def run(config: PretrainConfig) -> dict[str, Any]:
     preview = ReconstructionPreview(model, _held_out(config, data, model))
     session = build_run(config, data, preview, COLUMNS, title="pre-training")
     if is_first_process():
-        prepare_folder(config, data, RUN_FILES)
+        prepare_folder(config, data, RUN_FILES, RESULTS, session.resumed)
         data.write_skipped(config.out)
     if not fit(config, session, Pretraining(model, config, data)):
         return {}
-    metrics = finish(config, data, model, session.throughput, preview.result)
+    metrics = finish(config, data, model, session.throughput, preview.numbers)
     print_summary(config, data, metrics)
     return metrics
 
@@ -129,6 +135,9 @@ RUN_FILES = (
     *("skipped.csv", "report.html", "checkpoints", "backbone", "tensorboard", "wandb"),
 )
 """What a run makes in its out folder, and all that `overwrite` deletes."""
+
+RESULTS = ("backbone/model.safetensors", "backbone/config.json", "losses.png", "environment.json", "metrics.json")
+"""What `finish` makes of a run whose steps are done."""
 
 
 def compiled(model: VideoMAC) -> Callable[..., VideoMACOutput]:
@@ -200,7 +209,7 @@ def finish(
     data: PretrainingData,
     model: VideoMAC,
     throughput: Throughput,
-    held_out: ReconstructedPairs | None,
+    held_out: Mapping[str, float],
 ) -> dict[str, Any]:
     """Export the online network, draw the curves, write `metrics.json`: means over the last epoch."""
     save_backbone(model, config.out / "backbone", name=config.backbone)
@@ -210,9 +219,7 @@ def finish(
     metrics: dict[str, Any] = {key: sum(float(row[key]) for row in last_epoch) / len(last_epoch) for key in LOSSES}
     metrics["pairs_per_second"] = throughput.rate
     metrics["data_wait_share"] = throughput.data_wait
-    if held_out is not None:
-        metrics["held_out_loss"] = held_out.loss
-        metrics["held_out_zero_loss"] = held_out.zero_loss
+    metrics |= held_out
     metrics["steps"] = data.total_steps
     metrics["videos"] = data.num_videos
     metrics["skipped_videos"] = data.num_skipped

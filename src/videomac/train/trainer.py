@@ -1,22 +1,24 @@
-"""What every training has in common, whatever it trains: out folder, loader, trainer, start, stop, resume."""
+"""What every training has in common, whatever it trains: its place, the trainer, the fit, the stop."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
-from videomac.config import TrainConfig, as_plain, changed_keys, read_config, save_config
-from videomac.data.loader import TrainingData
+from videomac.config import TrainConfig, as_plain
+from videomac.data.loader import TrainingData, require_full_shares
 from videomac.errors import UserError
 from videomac.train.callbacks import (
     Bar,
@@ -28,71 +30,12 @@ from videomac.train.callbacks import (
     TimeEstimate,
 )
 from videomac.train.module import TrainModule
+from videomac.train.resume import ResumePoint, resume_point
+from videomac.utils.checkpoint_files import write_checkpoint
+from videomac.utils.device import torchrun_shape
+from videomac.utils.faults import told_in_a_sentence
 from videomac.utils.io import read_torch
-from videomac.utils.run_dir import prepare_out_dir, require_unused
-
-
-def require_out_dir(config: TrainConfig, owned: Sequence[str]) -> None:
-    """Refuse an out folder that cannot be written into or resumed, before anything takes time.
-
-    A resumed run keeps its number of micro-batches where "auto" was asked for.
-
-    Args:
-        config: the options.
-        owned: what such a run makes in its out folder.
-
-    Raises:
-        UserError: the folder holds a run, there is nothing to resume, or the run in it has other settings.
-    """
-    if not config.resume:
-        if not config.overwrite:
-            require_unused(config.out, owned)
-        return
-    checkpoint = last_checkpoint(config)
-    if not checkpoint.exists():
-        raise UserError(
-            f"nothing to resume in {config.out}: there is no {checkpoint}; leave out --resume to start a run"
-        )
-    if config.accumulate == "auto":
-        config.accumulate = read_config(config.out, config.command)["accumulate"]
-    if changed := changed_keys(config, config.out):
-        raise UserError(
-            f"cannot resume {config.out} with other settings: {', '.join(changed)} differ from its config.yaml; "
-            f"use `--config {config.out}/config.yaml --resume`, or another --out for a new run"
-        )
-
-
-def prepare_folder(config: TrainConfig, data: TrainingData, owned: Sequence[str]) -> None:
-    """Take the out folder, deleting an old run if told to, or make sure that the data are those of the run in it.
-
-    Called when everything that can be refused has been: a mistake must not cost the old run.
-
-    Raises:
-        UserError: the folder holds a run, or the run in it is finished or was trained on other data.
-    """
-    if not config.resume:
-        prepare_out_dir(config.out, owned, overwrite=config.overwrite)
-        save_config(config)
-        return
-    state = read_torch(last_checkpoint(config))
-    kind = next(iter(data.identity))
-    if state["data"] != data.identity:
-        raise UserError(
-            f"cannot resume {config.out}: the {kind} in {config.data} are not those that it was trained on "
-            f"({state['data'][kind]} then, {data.identity[kind]} now, or other names or lengths)"
-        )
-    if state["global_step"] >= data.total_steps:
-        raise UserError(f"the run in {config.out} is finished, after {data.total_steps} steps: nothing to resume")
-
-
-def last_checkpoint(config: TrainConfig) -> Path:
-    """Where the run keeps the checkpoint that it is resumed from."""
-    return config.out / "checkpoints" / "last.ckpt"
-
-
-def start_step(config: TrainConfig) -> int:
-    """Optimizer steps already taken."""
-    return int(read_torch(last_checkpoint(config))["global_step"]) if config.resume else 0
+from videomac.utils.run_dir import hold
 
 
 def is_first_process() -> bool:
@@ -101,13 +44,42 @@ def is_first_process() -> bool:
     return rank == 0
 
 
+@contextmanager
+def at_work(config: TrainConfig) -> Iterator[None]:
+    """Hold the out folder while a run works in it, as its first process does for all of them.
+
+    Raises:
+        UserError: another command works there, or the machine stops the run: see `told_in_a_sentence`.
+    """
+    with told_in_a_sentence(config.out):
+        if not is_first_process():
+            yield
+            return
+        with hold(config.out):
+            yield
+
+
+class CheckpointIO(TorchCheckpointIO):
+    """Writes and reads the trainer's checkpoints as `checkpoint_files` does, whole and verified."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside the target and rename."""
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        """Read tensors and plain values; no code that a file may hold is run."""
+        state: dict[str, Any] = read_torch(Path(path))
+        return state
+
+
 @dataclass
 class Run:
-    """A trainer, and the callbacks that are asked for something when it has ended."""
+    """A trainer, where it begins, and the callbacks that are asked for something when it has ended."""
 
     trainer: Trainer
     throughput: Throughput
     stop: GracefulStop
+    resumed: ResumePoint | None
 
 
 def build_run(config: TrainConfig, data: TrainingData, evaluation: Callback, columns: Sequence[str], title: str) -> Run:
@@ -121,8 +93,10 @@ def build_run(config: TrainConfig, data: TrainingData, evaluation: Callback, col
         title: of the progress bar.
 
     Raises:
-        UserError: a `trainer` option that it does not take, or a batch that does not divide among the devices.
+        UserError: a `trainer` option that it does not take, a batch that is too small for the devices, or no
+            checkpoint to resume from that can be read.
     """
+    resumed = resume_point(config)
     throughput = Throughput()
     metrics_logger = MetricsLogger(config.out / "metrics.csv", throughput, columns)
     checkpoints = Checkpoints(config, metrics_logger)
@@ -135,11 +109,11 @@ def build_run(config: TrainConfig, data: TrainingData, evaluation: Callback, col
         "max_epochs": 1,
         "max_steps": data.total_steps,
         "precision": config.precision,
-        "devices": config.devices,
-        "num_nodes": config.num_nodes,
+        **dict(zip(("devices", "num_nodes"), torchrun_shape() or (config.devices, config.num_nodes), strict=True)),
         "accumulate_grad_batches": config.micro_batches,
         "callbacks": [*callbacks, throughput],  # last, so that what the others do is not taken for waiting
-        "logger": _loggers(config),
+        "logger": _loggers(config, resumed.step if resumed else 0),
+        "plugins": CheckpointIO(),
         "default_root_dir": config.out,
         "log_every_n_steps": 1,
         "use_distributed_sampler": False,
@@ -149,19 +123,13 @@ def build_run(config: TrainConfig, data: TrainingData, evaluation: Callback, col
     }
     try:
         trainer = Trainer(**{**arguments, **config.trainer})
-    except (TypeError, ValueError, MisconfigurationException) as error:
+    except Exception as error:  # what it raises for an argument of a wrong type is of many kinds
         raise UserError(f"the trainer refuses its options: {' '.join(str(error).split())}") from error
-    shares = trainer.world_size * config.micro_batches
-    if config.global_batch_size % shares:
-        raise UserError(
-            f"global_batch_size {config.global_batch_size} does not divide into {trainer.world_size} devices times "
-            f"{config.micro_batches} micro-batches: make it a multiple of {shares}"
-        )
-    return Run(trainer, throughput, stop)
+    require_full_shares(config.global_batch_size, trainer.world_size, config.micro_batches)
+    return Run(trainer, throughput, stop, resumed)
 
 
-def _loggers(config: TrainConfig) -> list[Logger]:
-    done = start_step(config)
+def _loggers(config: TrainConfig, done: int) -> list[Logger]:
     loggers: list[Logger] = [
         TensorBoardLogger(config.out, name="", version="tensorboard", purge_step=done + 1 if done else None)
     ]
@@ -187,7 +155,7 @@ def fit(config: TrainConfig, run: Run, module: TrainModule) -> bool:
         warnings.filterwarnings("ignore", "Found .* module.* in eval mode")  # a moving average, on purpose
         warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning and the newest torch
         try:
-            trainer.fit(module, ckpt_path=last_checkpoint(config) if config.resume else None, weights_only=True)
+            trainer.fit(module, ckpt_path=run.resumed.checkpoint if run.resumed else None, weights_only=True)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"the device's memory is full, with micro-batches of {module.data.micro_batch(trainer.world_size)}: "

@@ -58,6 +58,16 @@ class ReconstructionPreview(StepCallback):
     def __init__(self, model: VideoMAC, held_out: MaskedPairs | None) -> None:
         self.model, self.held_out = model, held_out
         self.result: ReconstructedPairs | None = None
+        self.numbers: dict[str, float] = {}
+        """Held-out loss and flat-patch baseline of the last time; empty where nothing is held out."""
+
+    def state_dict(self) -> dict[str, float]:
+        """Keep the numbers in the checkpoint, for a run whose steps are done but not its results."""
+        return self.numbers
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Take the numbers of the session before."""
+        self.numbers = dict(state_dict)
 
     def on_step(self, trainer: Trainer, module: TrainModule) -> None:
         """Evaluate and draw, on the first process."""
@@ -65,7 +75,8 @@ class ReconstructionPreview(StepCallback):
             return
         if trainer.is_global_zero:
             self.result = reconstruct_pairs(self.model, self.held_out)
-            module.add_numbers({"held_out_loss": self.result.loss, "held_out_zero_loss": self.result.zero_loss})
+            self.numbers = {"held_out_loss": self.result.loss, "held_out_zero_loss": self.result.zero_loss}
+            module.add_numbers(self.numbers)
             epoch = -(-trainer.global_step // module.data.steps_per_epoch)
             self._publish(trainer, self._draw(module, f"epoch {epoch}"), module.config.out)
 

@@ -3,16 +3,84 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from videomac.errors import UserError
+from videomac.utils.faults import told_in_a_sentence
+from videomac.utils.file_lock import FileLock
+from videomac.utils.io import atomic_write, remove_partial
+
+logger = logging.getLogger(__name__)
+Config = TypeVar("Config")
+Result = TypeVar("Result")
+
+LOCK = ".lock"
+"""The file in an out folder that is locked while a command works there."""
+_held: set[Path] = set()
+
+
+@contextmanager
+def hold(out: Path) -> Iterator[None]:
+    """Work in an out folder alone; a lock says so, which ends with this process however that ends.
+
+    What a killed command has left half written is removed first. A folder that is made for the lock, and in which
+    nothing is left, is removed again. Within one process a folder may be held several times.
+
+    Raises:
+        UserError: another process works there, or the folder cannot be made.
+    """
+    place = out.absolute()
+    if place in _held:
+        yield
+        return
+    made = [folder for folder in (place, *place.parents) if not folder.exists()]
+    lock = FileLock(place / LOCK)
+    try:
+        free = lock.acquire()
+    except OSError as error:
+        raise UserError(f"cannot make the out folder {out}: {error.strerror}") from error
+    if not free:
+        raise UserError(
+            f"another command is at work in {out} ({lock.holder()}): wait for its end, or choose another --out"
+        )
+    if not lock.known:
+        logger.warning("the file system of %s has no locks: take care that no second command works there", out)
+    _held.add(place)
+    try:
+        remove_partial(place)
+        yield
+    finally:
+        _held.discard(place)
+        with suppress(OSError):  # the folder may be gone
+            lock.release()
+            for folder in made:
+                folder.rmdir()
+
+
+def holds_out_dir(command: Callable[[Config], Result]) -> Callable[[Config], Result]:
+    """Let a command, which takes its options, work in its out folder alone, and tell what the machine does to it.
+
+    Raises:
+        UserError: also for a full disk and the like; see `told_in_a_sentence`.
+    """
+
+    @functools.wraps(command)
+    def alone(config: Config) -> Result:
+        out: Path = config.out  # type: ignore[attr-defined]
+        with told_in_a_sentence(out), hold(out):
+            return command(config)
+
+    return alone
 
 
 def prepare_out_dir(out: Path, owned: Sequence[str], *, overwrite: bool) -> None:
@@ -51,9 +119,13 @@ def _found(out: Path, owned: Sequence[str]) -> list[Path]:
 
 
 def write_metrics(out: Path, metrics: Mapping[str, Any]) -> None:
-    """Write the final numbers to `metrics.json`, and where they were made to `environment.json`."""
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+    """Write where the final numbers were made to `environment.json`, and then themselves to `metrics.json`.
+
+    That file is the last that a command writes: where it is, everything is.
+    """
+    for name, content in (("environment.json", environment()), ("metrics.json", metrics)):
+        with atomic_write(out / name) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def environment() -> dict[str, str | int]:
@@ -73,8 +145,8 @@ def environment() -> dict[str, str | int]:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table of equal rows as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """Write a table of equal rows as CSV, at once."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
