@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 from timm.layers import DropPath
 
 import videomac
-from tests.train.runs import command, damaged, options, rows
+from tests.train.runs import assert_equal, command, damaged, options, rows
 from videomac.errors import UserError
 from videomac.models.checkpoint import load_videomac
 from videomac.train import plan
@@ -313,3 +314,48 @@ def assert_same_state(a: Path, b: Path, *, tolerance: float) -> None:
     start = videomac.VideoMAC("test_convnext", mask_ratio=0.5, decoder_width=16).state_dict()
     moved = (first["model.online.decoder.head.weight"] - start["online.decoder.head.weight"]).abs().max()
     assert moved > 1e-3
+
+
+def test_a_run_that_was_ended_before_its_results_gets_them(small_run, clips, tmp_path, capsys):
+    """As a kill after the last checkpoint leaves it; what was measured in the session before is not lost."""
+    same = {"gamma": 0.5, "keep_epochs": 1, "resume": True}
+    for missing in (("metrics.json", "environment.json", "losses.png", "backbone"), ("backbone",)):
+        out = tmp_path / str(len(missing))
+        shutil.copytree(small_run, out)
+        for name in missing:
+            shutil.rmtree(out / name) if name == "backbone" else (out / name).unlink()
+        metrics = videomac.pretrain(**options(clips, out, **same))
+        assert "making what is missing: backbone/model.safetensors" in capsys.readouterr().out
+        wanted = json.loads((small_run / "metrics.json").read_text())
+        clock = {"pairs_per_second", "data_wait_share"}
+        assert {k: v for k, v in metrics.items() if k not in clock} == {
+            k: v for k, v in wanted.items() if k not in clock
+        }
+        assert metrics["pairs_per_second"] > 0 and metrics == json.loads((out / "metrics.json").read_text())
+        for name in ("metrics.csv", "backbone/model.safetensors", "reconstruction.png"):
+            assert (out / name).read_bytes() == (small_run / name).read_bytes(), name
+        with pytest.raises(UserError, match="is finished, after 10 steps"):
+            videomac.pretrain(**options(clips, out, **same))
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(small_run, clips, tmp_path, caplog):
+    out = tmp_path / "run"
+    shutil.copytree(small_run, out)
+    last = out / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    videomac.pretrain(**options(clips, out, gamma=0.5, keep_epochs=1, resume=True))
+    assert "last.ckpt is damaged" in caplog.text and "previous.ckpt, the checkpoint before it" in caplog.text
+    assert (out / "metrics.csv").read_bytes() == (small_run / "metrics.csv").read_bytes()
+    assert_equal(read_torch(last)["state_dict"], read_torch(small_run / "checkpoints" / "last.ckpt")["state_dict"], "")
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_started_again(small_run, clips, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(small_run, out, ignore=shutil.ignore_patterns("*.ckpt", "backbone", "metrics.json"))
+    changed = {"gamma": 0.5, "epochs": 1, "global_batch_size": 64, "held_out": 0}
+    with pytest.raises(UserError, match=r"had not come to its first checkpoint\): leave out --resume to start"):
+        videomac.pretrain(**options(clips, out, **changed, resume=True))
+    videomac.pretrain(**options(clips, out, **changed))
+    assert (out / "metrics.json").is_file() and len(rows(out)) == 1
