@@ -18,7 +18,7 @@ from videomac.classify.plots import draw_confusion
 from videomac.classify.validation import Score
 from videomac.config import save_config
 from videomac.errors import UserError
-from videomac.utils.run_dir import prepare_out_dir, table, write_metrics, write_rows
+from videomac.utils.run_dir import holds_out_dir, prepare_out_dir, table, write_metrics, write_rows
 
 RUN_FILES = (
     *("config.yaml", "metrics.json", "environment.json", "report.html", "metrics.csv"),
@@ -42,6 +42,7 @@ def probe(**options: Any) -> dict[str, Any]:
     return run(ProbeConfig(**options))
 
 
+@holds_out_dir
 def run(config: ProbeConfig) -> dict[str, Any]:
     """Compute or read the features, fit, score, draw; see `probe`."""
     folders = find_images(config.data)

@@ -31,7 +31,7 @@ from videomac.labeling.frames import chosen_frames, frame_size, open_video
 from videomac.labeling.labels import Labels
 from videomac.labeling.passes import MapStore, Propagator, merged
 from videomac.utils.device import pick_device
-from videomac.utils.run_dir import prepare_out_dir, table, write_metrics, write_rows
+from videomac.utils.run_dir import holds_out_dir, prepare_out_dir, table, write_metrics, write_rows
 
 OWNED = (
     *("config.yaml", "metrics.json", "environment.json", "source.json", "masks", "work", "points.csv"),
@@ -68,6 +68,7 @@ def propagate_video(
     return run(PropagateConfig(video=Path(video), labels=paths, backbone=backbone, out=Path(out), **options))
 
 
+@holds_out_dir
 def run(config: PropagateConfig) -> dict[str, Any]:
     """Propagate, and write everything there is to see.
 

@@ -44,7 +44,7 @@ def vip(tmp_path: Path) -> Path:
 
 def test_wrong_root_folder(vip: Path, tmp_path: Path) -> None:
     said = complaint("vip", vip.parent, tmp_path)
-    assert re.search(r"not in VIP layout: expected .*Annotations/Category_ids, found vip$", said)
+    assert re.search(r"not in VIP layout: expected .*Annotations/Category_ids, found (out, )?vip$", said)
 
 
 def test_missing_frames(vip: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from videomac.evaluate.harness import RUN_FILES, Evaluation, ahead, progress, se
 from videomac.evaluate.images import FRAME_SUFFIXES, Ids, check_frames, numbered_files, read_ids
 from videomac.evaluate.masks import predict
 from videomac.evaluate.metrics import Floats, Statistics, jaccard_and_boundary, statistics
-from videomac.utils.run_dir import prepare_out_dir, write_metrics, write_rows
+from videomac.utils.run_dir import holds_out_dir, prepare_out_dir, write_metrics, write_rows
 
 KEYS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
 SPLITS = ("2017/val", "2016/val")
@@ -133,6 +133,7 @@ def frames_of(data: Path, resolution: str, sequence: DavisSequence) -> list[Path
     return frames
 
 
+@holds_out_dir
 def run(config: EvalDavisConfig) -> dict[str, float]:
     """Propagate, write predictions and pictures, score.
 

@@ -17,7 +17,7 @@ from videomac.evaluate.images import FRAME_SUFFIXES, check_frames, numbered_file
 from videomac.evaluate.labels import NUM_JOINTS, grid_to_joints, joints_to_grid
 from videomac.evaluate.metrics import PCK_THRESHOLDS, keypoint_distances, pck
 from videomac.evaluate.overlays import Pictures, overlay_joints
-from videomac.utils.run_dir import prepare_out_dir, write_metrics, write_rows
+from videomac.utils.run_dir import holds_out_dir, prepare_out_dir, write_metrics, write_rows
 
 Joints = npt.NDArray[np.float64]  # [T, 15, 2] pixels (x, y), 0-based; negative = not given
 MAT = "joint_positions.mat"
@@ -121,6 +121,7 @@ def frames_of(data: Path, video: JhmdbVideo) -> list[Path]:
     return frames
 
 
+@holds_out_dir
 def run(config: EvalJhmdbConfig) -> dict[str, float]:
     """Propagate, write predictions and pictures, score.
 

@@ -15,7 +15,7 @@ from videomac.evaluate.harness import RUN_FILES, Evaluation, ahead, progress, se
 from videomac.evaluate.images import FRAME_SUFFIXES, Ids, check_frames, numbered_files, picture_size, read_ids
 from videomac.evaluate.masks import predict
 from videomac.evaluate.metrics import VIP_CLASSES, class_iou, confusion_matrix, mean_iou
-from videomac.utils.run_dir import prepare_out_dir, write_metrics, write_rows
+from videomac.utils.run_dir import holds_out_dir, prepare_out_dir, write_metrics, write_rows
 
 Matrix = npt.NDArray[np.int64]
 
@@ -98,6 +98,7 @@ def frames_of(data: Path, video: VipVideo) -> list[Path]:
     return chosen
 
 
+@holds_out_dir
 def run(config: EvalVipConfig) -> dict[str, float]:
     """Propagate, write predictions and pictures, score.
 
