@@ -86,33 +86,45 @@ def finish(victim: Victim, out: Path, first: list[str] | None = None) -> None:
     raise AssertionError(f"{victim.name} does not come to its end")
 
 
-def kill_once(victim: Victim, out: Path, after: float, whom: str, words: list[str], draw: random.Random) -> str:
-    """Start a command, kill "group", "main" or one "worker" of it after some seconds; return what happened to it."""
+def kill_once(victim: Victim, out: Path, after: float, whom: str, words: list[str], draw: random.Random) -> str | None:
+    """Start a command, kill "group", "main" or one "worker" of it after some seconds.
+
+    A worker is killed as soon after that as there is one; the command may end before, which is no kill.
+
+    Returns:
+        what happened to the command; None if it had ended by itself.
+    """
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(victim.command(out, *words), start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
         end = time.monotonic() + after
         while time.monotonic() < end and process.poll() is None:
             time.sleep(0.02)
-        if process.poll() is None:
-            _kill(process, whom, draw)
+        killed = _kill(process, whom, draw)
         try:
             _, errors = process.communicate(timeout=HANG)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
         assert "Traceback" not in errors or process.returncode == -signal.SIGKILL, errors
-        return f"{whom}, status {process.returncode}"
+        return f"{whom}, status {process.returncode}" if killed else None
 
 
-def _kill(process: subprocess.Popen[str], whom: str, draw: random.Random) -> None:
+def _kill(process: subprocess.Popen[str], whom: str, draw: random.Random) -> bool:
+    """Kill; return whether there was something to kill."""
     with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-        children = psutil.Process(process.pid).children()
-        if whom == "group":
-            os.killpg(process.pid, signal.SIGKILL)
-        elif whom == "main" or not children:
-            process.kill()
-        else:
-            draw.choice(children).kill()
+        while process.poll() is None:
+            if whom == "group":
+                os.killpg(process.pid, signal.SIGKILL)
+                return True
+            if whom == "main":
+                process.kill()
+                return True
+            if children := psutil.Process(process.pid).children():
+                time.sleep(draw.uniform(0, 0.5))
+                draw.choice(children).kill()
+                return True
+            time.sleep(0.02)
+    return False
 
 
 def fingerprint(out: Path) -> dict[str, str]:
@@ -169,7 +181,11 @@ def campaign(victim: Victim, root: Path, kills: int, seed: int, say: Callable[[s
         for _ in range(min(kills - done, draw.randint(1, 3))):
             whom = draw.choice(("group", "main", "worker") if victim.workers else ("group", "main"))
             after = draw.uniform(0.2, 1.0) * seconds
+            if whom == "worker":  # it waits for one
+                after /= 2
             happened = kill_once(victim, out, after, whom, words, draw)
+            if happened is None:
+                break
             say(f"{victim.name}: kill {done + 1} of {kills} (seed {seed}): {happened} after {after:.2f} s")
             done, words = done + 1, ["--resume"]
         finish(victim, out)

@@ -99,6 +99,8 @@ def test_a_folder_is_held_by_one_command_at_a_time(tmp_path: Path) -> None:
         process.kill()
     with hold(out), hold(out):  # the lock ended with its process; one process may hold a folder twice
         (out / ".last.ckpt.x1y2.partial").touch()
+        (out / ".a.partial").mkdir()
+        (out / ".a.partial" / "0.png").touch()
     with hold(out):
         assert [path.name for path in out.iterdir()] == [".lock"], "what a kill left is removed"
     assert [*out.iterdir()] == []

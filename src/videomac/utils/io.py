@@ -6,6 +6,7 @@ import argparse
 import os
 import pickle
 import re
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -123,8 +124,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def remove_partial(folder: Path) -> None:
     """Remove what killed writers have left in a folder and below; nobody may be writing there."""
-    for path in folder.rglob(f".*{PARTIAL}"):
-        path.unlink(missing_ok=True)
+    for path in list(folder.rglob(f".*{PARTIAL}")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
