@@ -116,7 +116,8 @@ class MetricsLogger(StepCallback):
             if not trainer.is_global_zero:
                 continue
             epoch = (step - 1) // module.data.steps_per_epoch + 1
-            with self.path.open("a", newline="", encoding="utf-8") as file:
+            with self.path.open("r+", newline="", encoding="utf-8") as file:  # not "a", which makes a deleted file anew
+                file.seek(0, os.SEEK_END)
                 writer = csv.DictWriter(file, self.columns, extrasaction="ignore", lineterminator="\n")
                 writer.writerow({"step": step, "epoch": epoch, **numbers})
             scalars = {**numbers, "epoch": epoch, f"{module.unit}_per_second": self.speed.rate}

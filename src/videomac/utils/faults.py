@@ -11,6 +11,11 @@ from pathlib import Path
 
 from videomac.errors import UserError
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 GO_ON = "what was finished before is kept: mend that, then run the same command with --resume"
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -28,6 +33,7 @@ WORKER = "a process that reads the data was killed, perhaps for lack of memory: 
 PEER = "another process of this run has ended: its own message says why"
 
 _WORDS = (
+    (r"File too large", "a file has reached the size that is allowed here: raise `ulimit -f`"),
     (r"out of shared memory|shared memory|</?torch_\d+", SHARED_MEMORY),
     (r"DataLoader worker .*(exited unexpectedly|killed by signal)", WORKER),
     (r"Too many open files|items of ancdata", FILES),
@@ -36,6 +42,28 @@ _WORDS = (
     (r"closed by peer|reset by peer|Broken pipe|remote process exited", PEER),
 )
 """What libraries say where they raise no OSError, and what it means; the first that fits counts."""
+
+
+OPEN_FILES = 256
+"""Files that a command needs at once: libraries, videos, and three for each batch on its way from a data process."""
+
+
+def require_open_files() -> None:
+    """Raise the limit of open files if it is low and that is allowed.
+
+    With too few of them data processes lose batches, for which a run would wait forever, and take videos for damaged.
+
+    Raises:
+        UserError: it stays too low.
+    """
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= OPEN_FILES:
+        return
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
+        raise UserError(f"only {hard} files may be open at once, and {OPEN_FILES} are needed: raise `ulimit -n`")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, hard))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from videomac.errors import UserError
-from videomac.utils.faults import told_in_a_sentence
+from videomac.utils.faults import require_open_files, told_in_a_sentence
 from videomac.utils.file_lock import FileLock
 from videomac.utils.io import atomic_write, remove_partial
 
@@ -37,12 +37,13 @@ def hold(out: Path) -> Iterator[None]:
     nothing is left, is removed again. Within one process a folder may be held several times.
 
     Raises:
-        UserError: another process works there, or the folder cannot be made.
+        UserError: another process works there, the folder cannot be made, or too few files may be open.
     """
     place = out.absolute()
     if place in _held:
         yield
         return
+    require_open_files()
     made = [folder for folder in (place, *place.parents) if not folder.exists()]
     lock = FileLock(place / LOCK)
     try:
