@@ -270,7 +270,7 @@ def test_the_released_codes_momentum_never_rises(clips, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(clips, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(UserError) as stopped:
-        videomac.pretrain(**options(clips, out, base_lr=1e30, warmup_epochs=0.2, save_steps=1))
+        videomac.pretrain(**options(clips, out, base_lr=1e12, warmup_epochs=0.2, save_steps=1))
     sentence = str(stopped.value)
     assert "optimizer step 3" in sentence and "the last good checkpoint is" in sentence and "base_lr" in sentence
     assert "\n" not in sentence
