@@ -46,6 +46,7 @@ COMMANDS = {
     "features": Command(
         "labeling.config:FeaturesConfig", "labeling.feature_video:run", "show what backbones see in a video", True
     ),
+    "app": Command("app.config:AppConfig", "app.command:run", "all of this with the mouse, in the browser"),
     "finetune": Command(
         "classify.config:FinetuneConfig", "classify.finetune:run", "train a backbone to classify images"
     ),
