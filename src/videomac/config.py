@@ -15,11 +15,15 @@ from videomac.utils.checks import check_values
 from videomac.utils.yaml_text import read as read_yaml
 
 FREE_ON_RESUME = frozenset(
-    {"data", "out", "resume", "overwrite", "workers", "cache", "save_minutes", "save_steps", "keep_epochs", "wandb"}
+    {
+        *("data", "out", "resume", "overwrite", "workers", "cache", "devices", "num_nodes", "accumulate"),
+        *("save_minutes", "save_steps", "keep_epochs", "wandb"),
+    }
 )
 """Keys of a training that may differ when a run is resumed, because the numbers do not depend on them.
 
-`data` is among them because a folder may move: the checkpoint knows what it held.
+`data` is among them because a folder may move: the checkpoint knows what it held. The global batch stays, whatever
+number of devices and micro-batches shares it.
 """
 
 
@@ -96,8 +100,9 @@ class TrainConfig:
 
     seed: int = 0
     """Seed of everything random; the same seed gives the same run."""
-    resume: bool = False
-    """Continue the run in the out folder exactly where its last checkpoint stands."""
+    resume: bool | Literal["auto"] = False
+    """Continue the run in the out folder exactly where its last checkpoint stands; auto also starts it if there is no
+    run, and is content if it is finished, so that one command may be repeated."""
     overwrite: bool = False
     """Delete the run in the out folder and start anew."""
     save_minutes: float = 15.0

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from videomac.config import TrainConfig
 from videomac.data.order import Order, ShuffledOrder
 from videomac.errors import UserError
-from videomac.utils.device import usable_cores
+from videomac.utils.device import torchrun_shape, usable_cores
 from videomac.utils.seeding import check_seed
 
 
@@ -191,7 +191,8 @@ class TrainingData:
         """Processes that read for each device."""
         if self.config.workers != "auto":
             return self.config.workers
-        devices = max(1, world_size // self.config.num_nodes)  # of this machine
+        shape = torchrun_shape()
+        devices = shape[0] if shape else max(1, world_size // self.config.num_nodes)  # of this machine
         return min(8, max(1, usable_cores() // devices - 1))
 
     def prefetch(self, world_size: int) -> int:

@@ -97,10 +97,23 @@ class TrainModule(pl.LightningModule):
         micro_batch = batch_idx % self.config.micro_batches
         return mixed_seed(self.config.seed, self.trainer.global_step, self.global_rank, micro_batch)
 
+    def weigh(self, batch: Mapping[str, Tensor], loss: Tensor) -> Tensor:
+        """The loss times the share of the global batch that a micro-batch is, in units of an even share.
+
+        Means over micro-batches and devices are taken of what has this weight; so each sample counts the same, and a
+        step is the same however the batch is shared out.
+        """
+        weight = self._weight(batch)
+        return loss if weight == 1 else loss * weight
+
+    def _weight(self, batch: Mapping[str, Tensor]) -> float:
+        shares = self.config.micro_batches * self.trainer.world_size
+        return len(batch["skipped"]) * shares / self.config.global_batch_size
+
     def note(self, batch: Mapping[str, Tensor], **numbers: Tensor) -> None:
         """Keep the numbers of a micro-batch (`loss` among them), and how many samples stand in for unreadable ones."""
         skipped = batch["skipped"].sum() * self.config.micro_batches * self.trainer.world_size
-        parts = {**numbers, "skipped": skipped}
+        parts = {**{name: self.weigh(batch, number) for name, number in numbers.items()}, "skipped": skipped}
         self._parts.append({name: value.detach().float() for name, value in parts.items()})
 
     # The step -------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from videomac.models.videomac import VideoMAC
 from videomac.train.config import PretrainConfig
 from videomac.train.data import PretrainingData
 from videomac.train.trainer import is_first_process
-from videomac.utils.device import pick_device
+from videomac.utils.device import pick_device, torchrun_shape
 
 WORKER_BYTES = 400 * 2**20
 """What a process that reads videos holds beside its batches."""
@@ -128,7 +128,7 @@ def fewest_micro_batches(memory: Memory, data: PretrainingData, world_size: int,
     Raises:
         UserError: not even one pair at a time fits.
     """
-    share = data.config.global_batch_size // world_size
+    share = -(-data.config.global_batch_size // world_size)
     for count in range(1, share + 1):
         if share % count == 0 and memory.step(share // count, 1) <= SHARE * free:
             return count
@@ -164,6 +164,8 @@ def gib(size: int) -> str:
 def planned_devices(config: PretrainConfig) -> tuple[torch.device, int]:
     """The kind of device that the trainer will take, and how many of them on this machine."""
     device = torch.device("cpu") if config.trainer.get("accelerator") == "cpu" else pick_device("auto")
+    if (shape := torchrun_shape()) is not None:
+        return device, shape[0]
     if config.devices != "auto":
         return device, config.devices
     return device, 1 if device.type == "cpu" else torch.accelerator.device_count()
@@ -179,7 +181,8 @@ def settle_micro_batches(config: PretrainConfig, model: VideoMAC, data: Pretrain
             than the trainer could not agree on a number.
     """
     device, devices = planned_devices(config)
-    world_size = devices * config.num_nodes
+    shape = torchrun_shape()
+    world_size = devices * (shape[1] if shape else config.num_nodes)
     if not is_first_process():
         if config.accumulate == "auto":
             config.accumulate = int(read_config(config.out, config.command)["accumulate"])
@@ -187,7 +190,7 @@ def settle_micro_batches(config: PretrainConfig, model: VideoMAC, data: Pretrain
     if config.accumulate == "auto" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError("accumulate auto is for one process, or for processes that videomac starts: give a number")
     given = 1 if config.accumulate == "auto" else config.accumulate
-    if config.global_batch_size % (world_size * given):
+    if config.global_batch_size < world_size * given:
         config.accumulate = given
         return  # the trainer, which knows the devices for certain, refuses that
     memory, free = measure_memory(model, data, world_size), free_bytes(device)

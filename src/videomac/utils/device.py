@@ -36,6 +36,23 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16-mixed" else torch.float16)
 
 
+def torchrun_shape() -> tuple[int, int] | None:
+    """Processes on each machine, and machines, where torchrun started this process; else None.
+
+    Raises:
+        UserError: the machines have different numbers of processes.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    processes, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if processes % local:
+        raise UserError(
+            f"torchrun started {processes} processes in all and {local} on this machine: "
+            "give every machine the same --nproc-per-node"
+        )
+    return local, processes // local
+
+
 def usable_cores() -> int:
     """Processor cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows

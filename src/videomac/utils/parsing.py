@@ -25,6 +25,8 @@ LONGEST_WORD = 2**16
 """Characters of an argument."""
 WRITTEN = frozenset({"out", "clips"})
 """Options that name the folder that a command writes into."""
+SWITCHES: tuple[Any, ...] = (bool, bool | Literal["auto"])
+"""Options whose flag alone says true."""
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 METAVARS.update({kind | None: name for kind, name in METAVARS.items()})
 
@@ -129,7 +131,7 @@ def _is_list(kind: Any) -> bool:
 def _spelt_out(arguments: Sequence[str], types: Mapping[str, Any], bare: Iterable[str]) -> list[str]:
     """Write what jsonargparse wants: `--names a b` as `--names ["a", "b"]`, and `--resume` as `--resume true`."""
     lists = {f"--{option}" for option, kind in types.items() if _is_list(kind)}
-    switches = {f"--{option}" for option, kind in types.items() if kind is bool}
+    switches = {f"--{option}" for option, kind in types.items() if kind in SWITCHES}
     spelt: list[str] = []
     # Words at the start belong to a positional list, if there is one.
     words: list[str] | None = [] if any(_is_list(types[option]) for option in bare) else None
@@ -169,7 +171,7 @@ def help_text(name: str, config: type[Any], *, positional: bool = False) -> str:
             parser.add_argument(field.name, metavar=_metavar(kind, flag=False), help=text)
             continue
         group = headed[sections[field.name]] if field.name in sections else group
-        takes_none = {"nargs": "?"} if kind is bool else {}
+        takes_none = {"nargs": "?"} if kind in SWITCHES else {}
         group.add_argument(f"--{field.name}", metavar=_metavar(kind, flag=True), help=text, **takes_none)
     return parser.format_help()
 
@@ -201,8 +203,8 @@ def _help(field: Field[Any], sentence: str) -> str:
 
 def _metavar(kind: Any, *, flag: bool) -> str:
     """What kind of value an option takes, in a word."""
-    if kind is bool:
-        return "true|false"
+    if kind in SWITCHES:
+        return "true|false" if kind is bool else "true|false|auto"
     if _is_list(kind):
         return f"{'NAME' if flag else 'PATH'} ..."
     if get_origin(kind) is Literal:
