@@ -2,7 +2,8 @@
 
     python bench/kernel_resources.py [--arch 80 90 100] [--all] [--json]
 
-Every convolution that ConvNeXt (7x7), EfficientNet and MobileNet (3x3, 5x5) ask for goes through ptxas to a cubin,
+Every depthwise convolution that ConvNeXt (7x7, dilated at a finer output stride), EfficientNet and MobileNet (3x3, 5x5)
+ask for goes through ptxas to a cubin,
 whose resources the wheel's cuobjdump reads. Without --all each pair of shape, precision and architecture comes up, not
 each combination. It needs no GPU. Prints Markdown, one line for a kernel on an architecture: the worst of its shapes.
 Exit status 1 if a kernel spills registers.
@@ -31,8 +32,9 @@ from triton.compiler import ASTSource
 from videomac.sparse import triton_kernels as kernels
 
 ARCHITECTURES = (80, 90, 100)
-SHAPES = [(7, p) for p in (8, 4, 2, 1)] + [(k, p) for k in (3, 5) for p in (16, 8, 4, 2, 1)]
-"""Kernel size, and P of the blocks."""
+SHAPES = [(7, p, 1) for p in (8, 4, 2, 1)] + [(k, p, 1) for k in (3, 5) for p in (16, 8, 4, 2, 1)]
+SHAPES += [(7, 2, 2), (7, 4, 4)]
+"""Kernel size, P of the blocks, and dilation."""
 DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 WARPS = 4
 REGISTERS, MOST_THREADS = 65536, 2048
@@ -45,6 +47,7 @@ class Case(NamedTuple):
     kernel: str
     size: int
     p: int
+    dilation: int
     dtype: str
     arch: int
 
@@ -67,15 +70,16 @@ def cases(every: bool, architectures: tuple[int, ...] = ARCHITECTURES) -> Iterat
     """All combinations, or a third of them in which every pair of shape, precision and architecture comes up."""
     dtypes = [str(dtype).removeprefix("torch.") for dtype in kernels.DTYPES]
     numbered = itertools.product(enumerate(SHAPES), enumerate(dtypes), enumerate(architectures))
-    for (i, (size, p)), (j, dtype), (k, arch) in numbered:
+    for (i, shape), (j, dtype), (k, arch) in numbered:
         if every or (i + j + k) % len(dtypes) == 0:
-            yield from (Case(kernel, size, p, dtype, arch) for kernel in ("depthwise", "weight_gradient"))
+            yield from (Case(kernel, *shape, dtype, arch) for kernel in ("depthwise", "weight_gradient"))
 
 
 def compile_case(case: Case, folder: Path) -> Resources:
     """Through ptxas to a cubin, as a launch on contiguous tensors of a multiple of 16 channels would."""
-    pointer, window = f"*{DTYPES[case.dtype]}", case.p + case.size - 1
+    pointer, window = f"*{DTYPES[case.dtype]}", case.p + case.dilation * (case.size - 1)
     constants: dict[str, Any] = {"P": case.p, "HIGH": case.size, "WIDE": case.size}
+    constants["DILATION"] = case.dilation
     constants |= {"WINDOW_HEIGHT": window, "WINDOW_WIDTH": window, "CHANNELS": kernels.CHANNELS}
     if case.kernel == "depthwise":
         kernel = kernels._depthwise_kernel

@@ -73,15 +73,20 @@ def test_convolution_equals_the_whole_frame(
 
 
 @pytest.mark.parametrize("canvas_above", [0.0, 1e9], ids=["canvas", "windows"])
-@pytest.mark.parametrize(("size", "kernel"), [(8, 7), (4, 7), (2, 7), (1, 7), (2, 3), (3, 5)])
+@pytest.mark.parametrize(
+    ("size", "kernel", "dilation"),
+    [(8, 7, 1), (4, 7, 1), (2, 7, 1), (1, 7, 1), (2, 3, 1), (3, 5, 1), (4, 7, 2), (2, 7, 2), (1, 7, 2), (4, 3, 4)],
+)
 @pytest.mark.parametrize("bias", [True, False])
 def test_depthwise_equals_the_whole_frame(
-    canvas_above: float, size: int, kernel: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+    canvas_above: float, size: int, kernel: int, dilation: int, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(HaloConv2d, "canvas_above", canvas_above)
     torch.manual_seed(0)
     blocks = layout(batch=5)  # 30 blocks: more than the weight's gradient takes at once
-    layer = aware(nn.Conv2d(6, 6, kernel, padding=kernel // 2, groups=6, bias=bias).double())
+    padding = dilation * (kernel // 2)
+    layer = aware(nn.Conv2d(6, 6, kernel, padding=padding, dilation=dilation, groups=6, bias=bias).double())
+    monkeypatch.setattr(Blocks, "windows", None)  # a depthwise layer needs no copy that autograd keeps
     x = torch.randn(len(blocks), 6, size, size, dtype=torch.float64, requires_grad=True)
     got = gradients(layer.on_blocks(x, blocks), layer, x)
     for ours, plain in zip(got, gradients(on_the_frame(layer, x, blocks), layer, x), strict=True):
@@ -161,26 +166,29 @@ def test_two_runs_give_the_same_bits() -> None:
 
 @pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed")
 @pytest.mark.parametrize(
-    ("size", "channels", "kernel", "bias"), [(4, 40, 7, True), (1, 24, 7, False), (2, 33, 5, True), (3, 16, 3, True)]
+    ("size", "channels", "kernel", "bias", "dilation"),
+    [(4, 40, 7, True, 1), (1, 24, 7, False, 1), (2, 33, 5, True, 1), (3, 16, 3, True, 1), (2, 33, 3, True, 2)],
 )
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-def test_fused_kernels(size: int, channels: int, kernel: int, bias: bool, dtype: torch.dtype, tolerance: float) -> None:
+def test_fused_kernels(
+    size: int, channels: int, kernel: int, bias: bool, dilation: int, dtype: torch.dtype, tolerance: float
+) -> None:
     """On the GPU, or in Triton's interpreter; against float64 of the same rounded inputs."""
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     blocks = layout(batch=2)
-    reach = kernel // 2
+    reach = dilation * (kernel // 2)
     table = blocks.window_table(size, Halo(reach, reach, reach, reach))
     rows, gradient = (torch.randn(len(blocks) * size * size, channels).to(dtype) for _ in range(2))
     weight, offset = torch.randn(channels, 1, kernel, kernel).to(dtype), torch.randn(channels).to(dtype)
     exact_rows, exact_weight = rows.double().requires_grad_(), weight.double().requires_grad_()
-    tables = table, None, None, blocks.frames(size)
+    tables = table, None, None, blocks.frames(size), dilation
     exact = DepthwiseConvolution.apply(exact_rows, exact_weight, offset.double() if bias else None, *tables)
     exact.backward(gradient.double())
     rows, gradient, weight, offset, table = (t.to(device) for t in (rows, gradient, weight, offset, table))
-    output = kernels.depthwise(rows, weight, offset if bias else None, table)
-    of_rows = kernels.depthwise(gradient, weight, None, table, turned=True)
-    of_weight = kernels.depthwise_weight_gradient(rows, gradient, weight, table)
+    output = kernels.depthwise(rows, weight, offset if bias else None, table, dilation=dilation)
+    of_rows = kernels.depthwise(gradient, weight, None, table, True, dilation)
+    of_weight = kernels.depthwise_weight_gradient(rows, gradient, weight, table, dilation)
     assert output.dtype == of_rows.dtype == dtype
     assert of_weight.dtype == torch.float32
     for ours, truth in ((output, exact), (of_rows, exact_rows.grad), (of_weight, exact_weight.grad)):

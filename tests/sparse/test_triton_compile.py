@@ -17,7 +17,7 @@ import pytest
 from videomac.sparse import triton_kernels as kernels
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "kernel_resources.py"
-WANTED = {(7, 8), (7, 4), (7, 2), (7, 1), (3, 16), (3, 8), (3, 1), (5, 16), (5, 4), (5, 1)}
+WANTED = {(7, 8, 1), (7, 4, 1), (7, 2, 1), (7, 1, 1), (7, 2, 2), (7, 4, 4), (3, 16, 1), (3, 1, 1), (5, 4, 1), (5, 1, 1)}
 
 pytestmark = pytest.mark.skipif(kernels.triton is None, reason="Triton is not installed")
 
@@ -37,15 +37,15 @@ def test_every_kernel_compiles_and_spills_nothing(tmp_path: Path) -> None:
     assert all(case["spilled"] == 0 and case["registers"] for case in found)
     for kernel in ("depthwise", "weight_gradient"):
         of = [case for case in found if case["kernel"] == kernel]
-        shapes = {(case["size"], case["p"]) for case in of}
+        shapes = {(case["size"], case["p"], case["dilation"]) for case in of}
         dtypes = {str(dtype).removeprefix("torch.") for dtype in kernels.DTYPES}
         assert shapes >= WANTED
         # Every pair of architecture, precision and shape.
         assert {(case["dtype"], case["arch"]) for case in of} == {(d, a) for d in dtypes for a in (80, 90, 100)}
-        assert {(case["size"], case["p"], case["arch"]) for case in of} == {
+        assert {(case["size"], case["p"], case["dilation"], case["arch"]) for case in of} == {
             (*shape, arch) for shape in shapes for arch in (80, 90, 100)
         }
-        assert {(case["size"], case["p"], case["dtype"]) for case in of} == {
+        assert {(case["size"], case["p"], case["dilation"], case["dtype"]) for case in of} == {
             (*shape, dtype) for shape in shapes for dtype in dtypes
         }
 
@@ -53,5 +53,5 @@ def test_every_kernel_compiles_and_spills_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_combination_compiles(tmp_path: Path) -> None:
     found = compile_them(tmp_path, "--all")
-    assert len(found) == 2 * 14 * 3 * 3
+    assert len(found) == 2 * 16 * 3 * 3
     assert not any(case["spilled"] for case in found)

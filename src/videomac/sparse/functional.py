@@ -110,7 +110,7 @@ class ColumnConvolution(torch.autograd.Function):
 
 
 class DepthwiseConvolution(torch.autograd.Function):
-    """A depthwise convolution of stride 1 on windows.
+    """A depthwise convolution of stride 1 on windows, dilated or not.
 
     The gradient of its input is the same convolution with the kernel turned round; that of its weight is the
     convolution of every window with the output's gradient as the kernel.
@@ -126,6 +126,7 @@ class DepthwiseConvolution(torch.autograd.Function):
         turned_table: Int[Tensor, "blocks window_height window_width"] | None,
         canvas: Int[Tensor, " positions"] | None,
         frames: tuple[int, int, int],
+        dilation: int,
     ) -> Float[Tensor, "positions channels"]:
         """Convolve.
 
@@ -138,10 +139,11 @@ class DepthwiseConvolution(torch.autograd.Function):
             turned_table: the same for the halo of the kernel turned round, or None where that is the same halo.
             canvas: `Blocks.positions` where the whole frame costs less than windows, or None.
             frames: `Blocks.frames`.
+            dilation: how far apart the taps lie, both ways.
         """
         ctx.save_for_backward(rows, weight, table, turned_table, canvas)
-        ctx.frames = frames
-        return _depthwise(rows, weight, bias, table, canvas, frames)
+        ctx.frames, ctx.dilation = frames, dilation
+        return _depthwise(rows, weight, bias, table, canvas, frames, dilation)
 
     @staticmethod
     @once_differentiable
@@ -151,12 +153,15 @@ class DepthwiseConvolution(torch.autograd.Function):
         rows_gradient = weight_gradient = bias_gradient = None
         if ctx.needs_input_grad[0]:
             turned_table = table if turned_table is None else turned_table
-            rows_gradient = _depthwise(gradient, weight, None, turned_table, canvas, ctx.frames, turned=True)
+            rows_gradient = _depthwise(
+                gradient, weight, None, turned_table, canvas, ctx.frames, ctx.dilation, turned=True
+            )
         if ctx.needs_input_grad[1]:
-            weight_gradient = _laid_out_like(weight, _depthwise_weight_gradient(rows, gradient, weight, table))
+            weight_gradient = _depthwise_weight_gradient(rows, gradient, weight, table, ctx.dilation)
+            weight_gradient = _laid_out_like(weight, weight_gradient)
         if ctx.needs_input_grad[2]:
             bias_gradient = gradient.sum(dim=0)
-        return rows_gradient, weight_gradient, bias_gradient, None, None, None, None
+        return rows_gradient, weight_gradient, bias_gradient, None, None, None, None, None
 
 
 def as_rows(images: Float[Tensor, "images channels height width"]) -> Float[Tensor, "positions channels"]:
@@ -208,26 +213,28 @@ def _depthwise(
     table: Tensor,
     canvas: Tensor | None,
     frames: tuple[int, int, int],
+    dilation: int,
     turned: bool = False,
 ) -> Tensor:
     if use_kernels(rows):
-        return kernels.depthwise(rows, weight, bias, table, turned)
+        return kernels.depthwise(rows, weight, bias, table, turned, dilation)
     groups, weight = rows.shape[1], weight.flip(2, 3) if turned else weight
     if canvas is not None:
-        padding = (weight.shape[2] // 2, weight.shape[3] // 2)
-        convolved = F.conv2d(as_frames(rows, canvas, frames), weight, bias, padding=padding, groups=groups)
+        padding = [dilation * (taps // 2) for taps in weight.shape[2:]]
+        convolved = F.conv2d(as_frames(rows, canvas, frames), weight, bias, 1, padding, dilation, groups)
         return as_rows(convolved).index_select(0, canvas)
-    return as_rows(F.conv2d(fetch(rows, table).permute(0, 3, 1, 2), weight, bias, groups=groups))
+    return as_rows(F.conv2d(fetch(rows, table).permute(0, 3, 1, 2), weight, bias, 1, 0, dilation, groups))
 
 
-def _depthwise_weight_gradient(rows: Tensor, gradient: Tensor, weight: Tensor, table: Tensor) -> Tensor:
+def _depthwise_weight_gradient(rows: Tensor, gradient: Tensor, weight: Tensor, table: Tensor, dilation: int) -> Tensor:
     if use_kernels(rows):
-        return kernels.depthwise_weight_gradient(rows, gradient, weight, table)
+        return kernels.depthwise_weight_gradient(rows, gradient, weight, table, dilation)
     blocks, height, width = table.shape
-    channels, size = rows.shape[1], height - weight.shape[2] + 1
+    channels, size = rows.shape[1], height - dilation * (weight.shape[2] - 1)
     rows = F.pad(rows, (0, 0, 0, 1))
     if size == 1:  # tap by tap: what it reads stays in the cache
-        taps = [(rows.index_select(0, tap) * gradient).sum(dim=0) for tap in table.flatten(1).unbind(dim=1)]
+        read = table[:, ::dilation, ::dilation].flatten(1)
+        taps = [(rows.index_select(0, tap) * gradient).sum(dim=0) for tap in read.unbind(dim=1)]
         return torch.stack(taps, dim=1).view_as(weight)
     # Each channel of each block becomes a channel of one image, its gradient the kernel, their sum the weight's. A few
     # blocks at a time: from pixel to pixel of a wider image would be a leap across memory.
@@ -235,7 +242,7 @@ def _depthwise_weight_gradient(rows: Tensor, gradient: Tensor, weight: Tensor, t
     parts = []
     for some, kernels_of in zip(torch.split(table, 24), torch.split(each, 24), strict=True):
         windows = rows.index_select(0, some.permute(1, 2, 0).flatten()).view(1, height, width, -1).permute(0, 3, 1, 2)
-        products = as_rows(F.conv2d(windows, kernels_of.flatten(0, 1), groups=windows.shape[1]))
+        products = as_rows(F.conv2d(windows, kernels_of.flatten(0, 1), stride=dilation, groups=windows.shape[1]))
         parts.append(products.view(len(products), -1, channels).sum(dim=1))
     return torch.stack(parts).sum(dim=0).t().reshape(weight.shape)
 
@@ -277,9 +284,9 @@ def _kernel_error(device: torch.device, dtype: torch.dtype) -> float:
     weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in ((40, 1, 3, 3), (40,)))
     exact_rows, exact_gradient, exact_weight = rows.double(), gradient.double(), weight.double()
     expected = (
-        _depthwise(exact_rows, exact_weight, bias.double(), table, None, (1, 2, 2)),
-        _depthwise(exact_gradient, exact_weight, None, table, None, (1, 2, 2), turned=True),
-        _depthwise_weight_gradient(exact_rows, exact_gradient, exact_weight, table),
+        _depthwise(exact_rows, exact_weight, bias.double(), table, None, (1, 2, 2), 1),
+        _depthwise(exact_gradient, exact_weight, None, table, None, (1, 2, 2), 1, turned=True),
+        _depthwise_weight_gradient(exact_rows, exact_gradient, exact_weight, table, 1),
     )
     rows, gradient, weight, bias, table = (tensor.to(device) for tensor in (rows, gradient, weight, bias, table))
     found = (

@@ -103,11 +103,11 @@ class HaloConv2d(Mixing, nn.Conv2d):
             wide = symmetric and layout.window_share(size, halo) > self.canvas_above
             canvas = layout.positions(size) if wide else None
             tables = layout.window_table(size, halo), turned_table, canvas, layout.frames(size)
-            rows = DepthwiseConvolution.apply(*self._operands(x), *tables)
+            rows = DepthwiseConvolution.apply(*self._operands(x), *tables, self.dilation[0])
         return layout.as_images(rows, size // self.stride[0])
 
     def _depthwise(self) -> bool:
-        plain = set(self.stride) == set(self.dilation) == {1}
+        plain = set(self.stride) == {1} and len(set(self.dilation)) == 1
         return plain and self.groups == self.in_channels == self.out_channels
 
     def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

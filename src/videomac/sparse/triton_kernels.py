@@ -39,6 +39,7 @@ def depthwise(
     bias: Float[Tensor, " channels"] | None,
     table: Int[Tensor, "blocks window_height window_width"],
     turned: bool = False,
+    dilation: int = 1,
 ) -> Float[Tensor, "positions channels"]:
     """Depthwise convolution of stride 1 of all blocks.
 
@@ -48,14 +49,15 @@ def depthwise(
         bias: one value a channel, or None.
         table: which row each position of each window is (`Blocks.window_table`); `positions` stands for 0.
         turned: turn the kernel round by half a turn, as the input's gradient needs it.
+        dilation: how far apart taps lie, both ways.
     """
     positions, channels = rows.shape
     rows, taps = rows.contiguous(), weight.flatten(1).t().contiguous()
     result = torch.empty_like(rows)
     grid = (triton.cdiv(positions, POSITIONS), triton.cdiv(channels, CHANNELS))
     _depthwise_kernel[grid](
-        rows, taps, taps if bias is None else bias, table, result, positions, channels, **_shape(rows, weight, table),
-        HAS_BIAS=bias is not None, TURNED=turned, POSITIONS=POSITIONS, CHANNELS=CHANNELS,
+        rows, taps, taps if bias is None else bias, table, result, positions, channels,
+        **_shape(weight, table, dilation), HAS_BIAS=bias is not None, TURNED=turned, POSITIONS=POSITIONS, CHANNELS=CHANNELS,
     )  # fmt: skip
     return result
 
@@ -65,6 +67,7 @@ def depthwise_weight_gradient(
     gradient: Float[Tensor, "positions channels"],
     weight: Float[Tensor, "channels 1 kernel_height kernel_width"],
     table: Int[Tensor, "blocks window_height window_width"],
+    dilation: int = 1,
 ) -> Float[Tensor, "channels 1 kernel_height kernel_width"]:
     """Gradient of the weight, given that of the output.
 
@@ -73,6 +76,7 @@ def depthwise_weight_gradient(
         gradient: of the output.
         weight: for its shape.
         table: as in `depthwise`.
+        dilation: as in `depthwise`.
 
     Returns:
         In float32.
@@ -86,16 +90,16 @@ def depthwise_weight_gradient(
     grid = (splits, triton.cdiv(channels, CHANNELS))
     _weight_gradient_kernel[grid](
         rows, gradient, table, partial, positions, channels, triton.cdiv(positions, splits),
-        **_shape(rows, weight, table), TAPS=triton.next_power_of_2(taps), CHANNELS=CHANNELS,
+        **_shape(weight, table, dilation), TAPS=triton.next_power_of_2(taps), CHANNELS=CHANNELS,
     )  # fmt: skip
     return partial.sum(dim=0).t().reshape(weight.shape)
 
 
-def _shape(rows: Tensor, weight: Tensor, table: Tensor) -> dict[str, int]:
+def _shape(weight: Tensor, table: Tensor, dilation: int) -> dict[str, int]:
     """What the kernels are compiled for: they find a position's window by dividing by these."""
     (window_height, window_width), (high, wide) = table.shape[1:], weight.shape[2:]
     return {
-        "P": window_height - high + 1, "HIGH": high, "WIDE": wide,
+        "P": window_height - dilation * (high - 1), "HIGH": high, "WIDE": wide, "DILATION": dilation,
         "WINDOW_HEIGHT": window_height, "WINDOW_WIDTH": window_width,
     }  # fmt: skip
 
@@ -107,7 +111,7 @@ if triton is not None:
     def _depthwise_kernel(
         rows: tl.tensor, taps: tl.tensor, bias: tl.tensor, table: tl.tensor, result: tl.tensor,
         positions: tl.tensor, channels: tl.tensor,
-        P: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
+        P: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr, DILATION: tl.constexpr,
         WINDOW_HEIGHT: tl.constexpr, WINDOW_WIDTH: tl.constexpr,
         HAS_BIAS: tl.constexpr, TURNED: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
     ) -> None:  # fmt: skip
@@ -119,7 +123,8 @@ if triton is not None:
         total = tl.zeros((POSITIONS, CHANNELS), dtype=tl.float32)
         for down in range(HIGH):
             for along in range(WIDE):
-                row = tl.load(table + corner + down * WINDOW_WIDTH + along, mask=inside, other=positions)
+                offset = (down * WINDOW_WIDTH + along) * DILATION
+                row = tl.load(table + corner + offset, mask=inside, other=positions)
                 seen = (row < positions)[:, None] & known[None, :]
                 values = tl.load(rows + row.to(tl.int64)[:, None] * channels + channel[None, :], mask=seen, other=0.0)
                 tap = down * WIDE + along
@@ -136,7 +141,7 @@ if triton is not None:
     def _weight_gradient_kernel(
         rows: tl.tensor, gradient: tl.tensor, table: tl.tensor, partial: tl.tensor,
         positions: tl.tensor, channels: tl.tensor, share: tl.tensor,
-        P: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
+        P: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr, DILATION: tl.constexpr,
         WINDOW_HEIGHT: tl.constexpr, WINDOW_WIDTH: tl.constexpr,
         TAPS: tl.constexpr, CHANNELS: tl.constexpr,
     ) -> None:  # fmt: skip
@@ -144,7 +149,7 @@ if triton is not None:
         channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
         tap = tl.arange(0, TAPS)
         known, real = channel < channels, tap < HIGH * WIDE
-        offset = (tap // WIDE) * WINDOW_WIDTH + tap % WIDE
+        offset = ((tap // WIDE) * WINDOW_WIDTH + tap % WIDE) * DILATION
         here = gradient + (split * share).to(tl.int64) * channels + channel
         total = tl.zeros((TAPS, CHANNELS), dtype=tl.float32)
         for position in range(split * share, tl.minimum(split * share + share, positions)):
