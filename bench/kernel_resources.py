@@ -3,10 +3,9 @@
     python bench/kernel_resources.py [--arch 80 90 100] [--all] [--json]
 
 Every depthwise convolution that ConvNeXt (7x7, dilated at a finer output stride), EfficientNet and MobileNet (3x3, 5x5)
-ask for goes through ptxas to a cubin,
-whose resources the wheel's cuobjdump reads. Without --all each pair of shape, precision and architecture comes up, not
-each combination. It needs no GPU. Prints Markdown, one line for a kernel on an architecture: the worst of its shapes.
-Exit status 1 if a kernel spills registers.
+ask for goes through ptxas to a cubin, whose resources the wheel's cuobjdump reads. Without --all each pair of shape,
+precision and architecture comes up, not each combination. It needs no GPU. Prints Markdown, one line for a kernel on an
+architecture: the worst of its shapes. Exit status 1 if a kernel spills registers.
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ def depthwise(
     grid = (triton.cdiv(positions, POSITIONS), triton.cdiv(channels, CHANNELS))
     _depthwise_kernel[grid](
         rows, taps, taps if bias is None else bias, table, result, positions, channels,
-        **_shape(weight, table, dilation), HAS_BIAS=bias is not None, TURNED=turned, POSITIONS=POSITIONS, CHANNELS=CHANNELS,
+        **_shape(weight, table, dilation), HAS_BIAS=bias is not None, TURNED=turned,
+        POSITIONS=POSITIONS, CHANNELS=CHANNELS,
     )  # fmt: skip
     return result
 
