@@ -28,7 +28,7 @@ from videomac.models.official import StageNormConvNeXt
 from videomac.train import optim
 from videomac.train.callbacks import Throughput
 from videomac.train.module import TrainModule
-from videomac.train.resume import prepare_folder, require_out_dir
+from videomac.train.resume import prepare_folder, require_out_dir, settle_resume
 from videomac.train.trainer import at_work, build_run, fit, is_first_process
 from videomac.utils.run_dir import read_rows, table, write_metrics, write_rows
 from videomac.utils.seeding import seeded
@@ -145,6 +145,8 @@ def _run(config: FinetuneConfig) -> dict[str, Any]:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if config.accumulate == "auto":
         raise UserError("accumulate auto is for pretrain: give a number of micro-batches")
+    if (numbers := settle_resume(config, RESULTS)) is not None:
+        return numbers
     if is_first_process():
         require_out_dir(config, RUN_FILES)
     folders = find_images(config.data)

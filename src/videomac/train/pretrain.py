@@ -29,7 +29,7 @@ from videomac.train.data import PretrainingData
 from videomac.train.module import TrainModule
 from videomac.train.plan import settle_micro_batches
 from videomac.train.plots import LOSSES, loss_curves
-from videomac.train.resume import prepare_folder, require_out_dir
+from videomac.train.resume import prepare_folder, require_out_dir, settle_resume
 from videomac.train.trainer import at_work, build_run, fit, is_first_process
 from videomac.train.validation import ReconstructionPreview, load_held_out
 from videomac.utils.run_dir import in_words, read_rows, table, write_metrics
@@ -113,6 +113,8 @@ def run(config: PretrainConfig) -> dict[str, Any]:
 
 def _run(config: PretrainConfig) -> dict[str, Any]:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    if (numbers := settle_resume(config, RESULTS)) is not None:
+        return numbers
     if is_first_process():
         require_out_dir(config, RUN_FILES)
     model = build_model(config)

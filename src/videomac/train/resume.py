@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
 
 from videomac.config import TrainConfig, changed_keys, read_config, save_config
 from videomac.data.loader import TrainingData
@@ -69,11 +72,44 @@ def require_out_dir(config: TrainConfig, owned: Sequence[str]) -> None:
         )
     if config.accumulate == "auto":
         config.accumulate = read_config(config.out, config.command)["accumulate"]
+    _require_same_settings(config)
+
+
+def _require_same_settings(config: TrainConfig) -> None:
     if changed := changed_keys(config, config.out):
         raise UserError(
             f"cannot resume {config.out} with other settings: {', '.join(changed)} differ from its config.yaml; "
             f"use `--config {config.out}/config.yaml --resume`, or another --out for a new run"
         )
+
+
+def settle_resume(config: TrainConfig, results: Sequence[str]) -> dict[str, Any] | None:
+    """Replace `resume: auto` by what it means here: to go on from a checkpoint, or to start, where there is none.
+
+    Every process must call this, before anything is written: all of them find the same.
+
+    Args:
+        config: the options.
+        results: what such a run makes after its last step.
+
+    Returns:
+        the final numbers, with a notice, if the run is finished and there is nothing left to do; else None.
+
+    Raises:
+        UserError: a finished run has other settings, or its numbers cannot be read.
+    """
+    if config.resume != "auto":
+        return None
+    config.resume = has_checkpoint(config)
+    if not config.resume or not all((config.out / name).exists() for name in results):
+        return None
+    _require_same_settings(config)
+    try:
+        numbers: dict[str, Any] = json.loads((config.out / "metrics.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{config.out / 'metrics.json'} is damaged: delete it, and repeat the command") from error
+    rank_zero_only(print)(f"the run in {config.out} is finished: nothing to do", flush=True)
+    return numbers
 
 
 def has_checkpoint(config: TrainConfig) -> bool:
