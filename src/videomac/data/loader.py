@@ -112,7 +112,7 @@ def require_full_shares(global_batch_size: int, world_size: int, accumulate: int
     """
     if global_batch_size < world_size * accumulate:
         raise UserError(
-            f"global_batch_size {global_batch_size} is too small for {world_size} processes with {accumulate} "
+            f"global_batch_size {global_batch_size} is too small for {world_size} process(es) with {accumulate} "
             f"micro-batches each: make it {world_size * accumulate} or more, or take fewer of them"
         )
 

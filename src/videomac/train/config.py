@@ -155,7 +155,6 @@ class PretrainConfig(TrainConfig):
             if getattr(self, key) is None and not (length_given and key in ("epochs", "steps")):
                 setattr(self, key, value)
         super().__post_init__()
-        self.init_from = None if self.init_from is None else str(self.init_from)
         self.image_size = as_size(self.image_size)
         require_mask_ratio(self.mask_ratio)
         FrameGap(self.frame_gap)

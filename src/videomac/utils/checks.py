@@ -22,7 +22,8 @@ LONGEST_TEXT, LONGEST_NAME = 4095, 255
 def check_values(config: Any) -> None:
     """Refuse a config dataclass in which a value is not of its option's type, or is one that nothing can be done with.
 
-    A value may be None where that is the default, or the type says so. Numbers must be finite.
+    A value may be None where that is the default, or the type says so. Numbers must be finite. A path is taken for a
+    text, as which it is kept.
 
     Raises:
         UserError: names the first such option.
@@ -32,10 +33,20 @@ def check_values(config: Any) -> None:
         value, kind = getattr(config, field.name), kinds[field.name]
         if value is None and field.default is None:
             continue
+        if kind in _TEXTS:
+            value = [_as_text(item) for item in value] if isinstance(value, list | tuple) else _as_text(value)
+            setattr(config, field.name, value)
         if not _is_a(value, kind):
             raise UserError(f"{field.name} must be {wording(kind)}, but is {shown(value)}")
         if (problem := _problem(value)) is not None:
             raise UserError(f"{field.name} {problem}, but is {shown(value)}")
+
+
+_TEXTS = (str, str | None, list[str], list[str] | None)
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, os.PathLike) else value
 
 
 def option_types(config: type[Any]) -> dict[str, Any]:
