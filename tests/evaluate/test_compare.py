@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,11 @@ def test_folders_that_are_no_finished_evaluations(runs: dict[str, Path], tmp_pat
         compare.run(CompareConfig(runs=[tmp_path]))
     with pytest.raises(UserError, match="nothing to compare"):
         compare.run(CompareConfig(runs=[]))
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"J&F-Mean": "a"}', b"{}", b"[" * 10000, b"\xff\xfe"])
+def test_damaged_numbers_are_one_sentence(runs: dict[str, Path], tmp_path: Path, content: bytes) -> None:
+    shutil.copytree(next(iter(runs.values())), tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"metrics\.json is (damaged|not UTF-8 text)"):
+        compare.read_run(tmp_path / "run")

@@ -334,6 +334,17 @@ def test_bad_input_is_one_sentence(
     assert sentence in refused(capsys, *arguments)
 
 
+@pytest.mark.parametrize("format", ["timm", "state_dict", "onnx", "torch_export"])
+def test_weights_that_are_not_finite_are_not_exported(format: str, tmp_path: Path) -> None:
+    folder = save_run(tmp_path / "run", "convnext_atto", backbone_args=SMALL)
+    state = read_torch(folder / "checkpoints" / "last.ckpt")
+    next(value for key, value in state["state_dict"].items() if "stages" in key)[0] = float("nan")
+    torch.save(state, folder / "checkpoints" / "last.ckpt")
+    with pytest.raises(UserError, match="is not finite"):
+        run(ExportConfig(folder, tmp_path / "out", format=format))
+    assert not [path for path in tmp_path.glob("out/*") if path.suffix in (".safetensors", ".pth", ".onnx", ".pt2")]
+
+
 def test_a_missing_package_is_named(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs onnx, onnxscript, onnxruntime: pip install '\.\[export\]' in "):

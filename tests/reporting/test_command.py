@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ import videomac
 from tests.classify.folders import write_images
 from videomac import cli
 from videomac.evaluate.synthetic import scene, write_davis
+from videomac.reporting.charts import Series, chart
 from videomac.reporting.command import run
 from videomac.reporting.config import ReportConfig
 from videomac.reporting.reading import read_part, without_folders
@@ -255,3 +257,13 @@ def test_the_videos_play(browser: Any, page: Path) -> None:
         "video.play().catch(error => done(String(error)))"
     )
     assert isinstance(played, float) and played > 0
+
+
+# Charts ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_title_cannot_break_the_page_and_begins_no_formula() -> None:
+    nasty = 'x"><script>alert(1)</script> $\\frac{1}$'
+    drawn = chart(nasty, [Series(nasty, [1, 2], [0.5, 0.25]), Series("b", [1, 2], [1, 2])], nasty, "salt")
+    assert "<script" not in drawn and "&lt;script&gt;" in drawn
+    assert ElementTree.fromstring(drawn).get("aria-label") == nasty

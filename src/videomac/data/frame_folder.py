@@ -76,6 +76,8 @@ def _frame_names(folder: Path, version: int) -> tuple[str, ...]:
 
 def _read_picture(path: Path) -> np.ndarray:
     """A picture as RGB [H, W, 3]: grey and palette expanded, transparency dropped, 16-bit grey reduced to 8."""
+    if not path.is_file():  # a pipe would never end
+        raise VideoError(f"{path}: does not exist or is not a file")
     try:
         with Image.open(path) as image:
             if image.mode.startswith("I"):  # Pillow would clip 16-bit grey values at 255

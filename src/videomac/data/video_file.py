@@ -117,6 +117,8 @@ _LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.s
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its video stream, decoding in this thread; whatever FFmpeg says becomes a VideoError."""
+    if not path.is_file():  # a pipe would never end
+        raise VideoError(f"{path}: does not exist or is not a file")
     try:
         # An absolute path, because "12:30.mp4" alone would be taken for a protocol.
         with av.open(os.path.abspath(path), **_LENIENT) as container:

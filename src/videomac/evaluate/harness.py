@@ -26,6 +26,7 @@ from videomac.evaluate.propagation import propagate_stream
 from videomac.evaluate.protocols import EvalProtocol, changes, frame_size
 from videomac.models.resolve import resolve
 from videomac.utils.device import autocast, pick_device
+from videomac.utils.names import require_names
 from videomac.utils.run_dir import prepare_out_dir
 
 RUN_FILES = (
@@ -173,12 +174,19 @@ def progress(total: int, title: str) -> Any:
     return tqdm(total=total, desc=title, unit=" frames", disable=not sys.stderr.isatty(), dynamic_ncols=True)
 
 
-def select(found: list[str], wanted: list[str] | None, where: Path) -> list[str]:
+def select(found: list[str], wanted: list[str] | None, where: Path, parts: int = 1) -> list[str]:
     """The wanted names, or all.
 
+    Args:
+        found: names in a list of the data set, or of its folders.
+        wanted: those asked for; None: all.
+        where: the list or folder.
+        parts: of a name; 2 for `class/video`.
+
     Raises:
-        UserError: a wanted name is not there, or there is none at all.
+        UserError: a wanted name is not there, there is none at all, or one is a path.
     """
+    require_names(found, where, parts)
     if wanted is None:
         if not found:
             raise UserError(f"{where} names no sequence: check the split")

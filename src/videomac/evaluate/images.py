@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from videomac.data.frame_folder import natural_order
+from videomac.data.video import reason
 from videomac.errors import UserError
 
 Ids = npt.NDArray[np.uint8]
@@ -21,7 +24,7 @@ def read_frame(path: Path) -> npt.NDArray[np.uint8]:
     Raises:
         UserError: the file is not a picture.
     """
-    with _open(path) as image:
+    with _opened(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
@@ -31,7 +34,7 @@ def read_ids(path: Path) -> Ids:
     Raises:
         UserError: the file is not a picture, or has colours instead of indices.
     """
-    with _open(path) as image:
+    with _opened(path) as image:
         if image.mode not in ("P", "L", "1"):
             raise UserError(
                 f"{path} is an {image.mode} picture, but a mask must hold object ids: save it as palette (P) or 8-bit "
@@ -53,7 +56,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         UserError: the file is not a picture.
     """
-    with _open(path) as image:
+    with _opened(path) as image:
         return image.height, image.width
 
 
@@ -84,14 +87,18 @@ def check_frames(name: str, frames: list[Path]) -> tuple[int, int]:
     return size
 
 
-def _open(path: Path) -> Image.Image:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture; that it is damaged may show only when it is decoded, in the body of the `with`."""
+    if not path.is_file():  # a pipe would never end
+        raise UserError(f"{path} does not exist or is not a file: check the data set")
     try:
-        image = Image.open(path)
-        return image
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: check the data set") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise UserError(f"{path} is not a readable picture ({error}): copy it again") from None
+        with Image.open(path) as image:
+            yield image
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow raise whatever it trips over
+        raise UserError(f"{path} is not a readable picture ({reason(error)}): copy it again") from None
 
 
 def _palette() -> npt.NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from videomac.errors import UserError
 from videomac.exporting.source import Source
-from videomac.models.checkpoint import save_backbone
+from videomac.models.checkpoint import require_finite, save_backbone
 from videomac.utils.io import atomic_write
 
 WEIGHTS = {
@@ -51,8 +51,9 @@ def write(format: str, source: Source, file: Path) -> float:
         another batch size, height and width than were traced.
 
     Raises:
-        UserError: the format cannot hold the network.
+        UserError: the format cannot hold the network, or a weight is not finite.
     """
+    require_finite(source.network.state_dict(), source.name)
     stride = stride_of(source.network)
     generator = torch.Generator().manual_seed(0)
     traced = torch.randn(2, 3, 3 * stride, 4 * stride, generator=generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Sequence
@@ -41,6 +42,12 @@ def chart(title: str, series: Sequence[Series], x_label: str, salt: str) -> str:
     Returns:
         An `<svg>` element without size, colours or scripts of its own.
     """
+    # Names are shown as they are: "$" begins no formula.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False}):
+        return _for_the_page(_draw(title, series, x_label), title)
+
+
+def _draw(title: str, series: Sequence[Series], x_label: str) -> str:
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     figure.patch.set_alpha(0)
     axis = figure.subplots()
@@ -67,9 +74,8 @@ def chart(title: str, series: Sequence[Series], x_label: str, salt: str) -> str:
     if len(series) > 1:
         figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=INK, fontsize=11)
     text = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return _for_the_page(text.getvalue(), title)
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
 
 
 def _is_noisy(values: Sequence[float]) -> bool:
@@ -85,4 +91,4 @@ def _for_the_page(svg: str, title: str) -> str:
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1; font-family: inherit", svg)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)

@@ -224,3 +224,24 @@ def test_predictions(davis: Path, tmp_path: Path) -> None:
     assert "is not a readable picture" in score_complaint(davis, predictions)
     path.unlink()
     assert "00001.png is missing: every frame but the first and the last" in score_complaint(davis, predictions)
+
+
+def test_names_of_a_split_lead_nowhere(davis_root: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    shutil.copytree(davis_root / "JPEGImages" / "480p" / "one", victim / "frames")
+    (victim / "kept.txt").write_text("kept")
+    truth = (davis_root / "Annotations" / "480p" / "one").resolve()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for name in ("../../../victim", "../one", str(truth), "one/../one", ".."):
+        (davis_root / "ImageSets" / "2017" / "val.txt").write_text(f"one\n{name}\n")
+        assert "is not a plain name" in complaint("davis", davis_root, tmp_path)
+        with pytest.raises(UserError, match="is not a plain name"):
+            _davis.score_predictions(ScoreDavisConfig(data=davis_root, predictions=davis_root))
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    (davis_root / "ImageSets" / "2017" / "val.txt").write_bytes(before[davis_root / "ImageSets" / "2017" / "val.txt"])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_split_that_is_no_text_is_one_sentence(davis_root: Path, tmp_path: Path) -> None:
+    (davis_root / "ImageSets" / "2017" / "val.txt").write_bytes(b"one\n\xff\xfe\n")
+    assert "is not UTF-8 text" in complaint("davis", davis_root, tmp_path)

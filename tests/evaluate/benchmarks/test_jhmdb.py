@@ -102,3 +102,45 @@ def test_predictions(jhmdb: Path, tmp_path: Path) -> None:
     assert "has 7 frames but the truth has 3" in said()
     mat.unlink()
     assert "is missing: every video of the split is scored" in said()
+
+
+def test_names_of_a_split_lead_nowhere(jhmdb: Path, tmp_path: Path) -> None:
+    (split,) = (jhmdb / "splits").glob("*_test_split1.txt")
+    for name in ("../../../victim.avi", "/etc/passwd.avi", "...avi", "a/b.avi"):
+        split.write_text(f"{name} 2\n")
+        assert "is not a plain name (NAME/NAME)" in complaint("jhmdb", jhmdb, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"pos_img": "text"},
+        {"pos_img": np.array([[1, "a"]], dtype=object)},
+        {"pos_img": {"a": 1.0}},
+        {"pos_img": np.zeros((2, 15, 3, 4))},
+        {"pos_img": np.zeros((2, 15, 0))},
+        {"pos_img": np.zeros(())},
+        {"pos_img": np.full((2, 15, 3), np.nan)},
+        {"pos_img": np.full((2, 15, 3), np.inf)},
+        {"pos_img": np.zeros((2, 15, 3), dtype=complex)},
+    ],
+)
+def test_joints_that_are_none_are_one_sentence(tmp_path: Path, content: dict[str, object]) -> None:
+    scipy.io.savemat(tmp_path / "joint_positions.mat", content)
+    with pytest.raises(UserError, match="pos_img"):
+        _jhmdb.read_joints(tmp_path / "joint_positions.mat")
+
+
+def test_a_damaged_mat_file_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "joint_positions.mat"
+    _jhmdb.write_joints(path, np.ones((4, 15, 2)))
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        content = bytearray(whole)
+        content[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(content[: rng.integers(len(whole))] if rng.random() < 0.5 else content)
+        try:
+            assert _jhmdb.read_joints(path).shape[1:] == (15, 2)
+        except UserError as error:
+            assert str(path) in str(error)

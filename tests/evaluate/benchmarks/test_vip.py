@@ -74,3 +74,9 @@ def test_predictions(vip: Path, tmp_path: Path) -> None:
     assert "has class 20: VIP's classes are 0 (background) to 19" in said()
     path.unlink()
     assert "every annotated frame is scored, the first included" in said()
+
+
+def test_names_of_a_split_lead_nowhere(vip: Path, tmp_path: Path) -> None:
+    for name in ("../v", "/etc", "..", "a/b"):
+        (vip / "lists" / "val_videos.txt").write_text(name)
+        assert "is not a plain name" in complaint("vip", vip, tmp_path)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.io
 
+from videomac.data.video import reason
 from videomac.errors import UserError
 from videomac.evaluate.config import EvalJhmdbConfig, ScoreJhmdbConfig
 from videomac.evaluate.harness import RUN_FILES, Evaluation, progress, select
@@ -17,6 +18,7 @@ from videomac.evaluate.images import FRAME_SUFFIXES, check_frames, numbered_file
 from videomac.evaluate.labels import NUM_JOINTS, grid_to_joints, joints_to_grid
 from videomac.evaluate.metrics import PCK_THRESHOLDS, keypoint_distances, pck
 from videomac.evaluate.overlays import Pictures, overlay_joints
+from videomac.utils.names import read_list
 from videomac.utils.run_dir import holds_out_dir, prepare_out_dir, write_metrics, write_rows
 
 Joints = npt.NDArray[np.float64]  # [T, 15, 2] pixels (x, y), 0-based; negative = not given
@@ -46,15 +48,20 @@ def read_joints(path: Path) -> Joints:
         raise UserError(f"{path} does not exist: check the data set and the split")
     try:
         content = scipy.io.loadmat(path)
-    except (ValueError, TypeError, NotImplementedError, OSError) as error:
-        raise UserError(f"{path} is not a readable .mat file ({error}): copy it again") from None
+    except Exception as error:  # a damaged file makes SciPy raise whatever it trips over
+        raise UserError(f"{path} is not a readable .mat file ({reason(error)}): copy it again") from None
     if "pos_img" not in content:
         found = ", ".join(key for key in content if key[:2] != "__") or "nothing"
         raise UserError(f"{path} has no pos_img, the joints in pixels (found {found}): it is not JHMDB's own file")
-    joints = np.asarray(content["pos_img"], dtype=np.float64)
+    joints = np.asarray(content["pos_img"])
+    if joints.dtype.kind not in "fiu":
+        raise UserError(f"pos_img of {path} holds no numbers: it is not JHMDB's own file")
     joints = joints[..., None] if joints.ndim == 2 else joints  # MATLAB drops the last axis of a single frame
-    if joints.shape[:2] != (2, NUM_JOINTS):
+    if joints.ndim != 3 or joints.shape[:2] != (2, NUM_JOINTS) or not joints.size:
         raise UserError(f"pos_img of {path} is {joints.shape}, but must be (2, {NUM_JOINTS}, frames)")
+    joints = joints.astype(np.float64)
+    if not np.isfinite(joints).all():
+        raise UserError(f"pos_img of {path} holds NaN or infinity: a joint that is not given is 0, or negative")
     positions: Joints = joints.transpose(2, 1, 0) - 1  # MATLAB counts pixels from 1
     return positions
 
@@ -77,7 +84,7 @@ def find(data: Path, split: str, wanted: list[str] | None) -> list[JhmdbVideo]:
         raise UserError(f"{data} is not in JHMDB layout: expected {root}, found {found or 'nothing'}")
     names, where = _split(data, split, root)
     videos = []
-    for name in select(names, wanted, where):
+    for name in select(names, wanted, where, parts=2):
         joints, folder = read_joints(root / name / MAT), data / "Rename_Images" / name
         # Where the numbers of pictures and of joints differ, the smaller counts.
         videos.append(
@@ -92,15 +99,15 @@ def _split(data: Path, split: str, root: Path) -> tuple[list[str], Path]:
     if split == "auto":
         split = "1" if any(lists.glob("*_test_split1.txt")) else "all"
     if split == "all":
-        return sorted(str(path.parent.relative_to(root)) for path in root.rglob(MAT)), root
+        return sorted(path.parent.relative_to(root).as_posix() for path in root.rglob(MAT)), root
     files = sorted(lists.glob(f"*_test_split{split}.txt"))
     if not files:
         raise UserError(f"there is no {lists}/*_test_split{split}.txt: --split may be 1, 2, 3 or all")
     names = []
     for path in files:
         group = path.name.removesuffix(f"_test_split{split}.txt")
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        names += [f"{group}/{Path(words[0]).stem}" for words in lines if len(words) > 1 and words[1] == "2"]
+        lines = [line.split() for line in read_list(path).splitlines() if line.strip()]
+        names += [f"{group}/{words[0].removesuffix('.avi')}" for words in lines if len(words) > 1 and words[1] == "2"]
     return names, lists
 
 
