@@ -42,9 +42,16 @@ class Backbones:
     def choices(self) -> list[tuple[str, str]]:
         """What is offered, as (words, name), the default first."""
         defaults = [] if self.named else [(f"{UNTRAINED}, random weights", UNTRAINED)]
-        known = [(f"{name}, random weights" if self._is_untrained(name) else name, name) for name in self.named]
+        known = [
+            (f"{name}, random weights" if self._is_untrained(name) else self.short(name), name) for name in self.named
+        ]
         others = [(RAW_PIXELS, RAW_PIXELS), (f"{SUPERVISED} (downloads 20 MB)", SUPERVISED)]
         return [*known, *defaults, *(choice for choice in others if choice[1] not in self.named)]
+
+    def short(self, name: str) -> str:
+        """What to call a backbone in the page: of a path its last part, unless several end like that."""
+        last = Path(name).name if Path(name).exists() else name
+        return last if [Path(other).name for other in self.named].count(last) <= 1 else name
 
     @staticmethod
     def _is_untrained(name: str) -> bool:

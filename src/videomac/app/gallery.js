@@ -2,8 +2,9 @@
 const gallery = element.querySelector(".vm-gallery"), note = element.querySelector(".vm-words");
 
 function show() {
-  const value = props.value || { pictures: [], note: "" };
+  const value = props.value || { pictures: [], note: "", columns: 3 };
   note.textContent = value.note;
+  gallery.style.setProperty("--columns", value.columns);
   gallery.replaceChildren();
   for (const picture of value.pictures) {
     const figure = document.createElement("figure"), image = document.createElement("img");

@@ -56,8 +56,10 @@ def features(session: Session, backbones: list[str], stage: int, frame: int) -> 
     for name in backbones:
         colours = session.remembered(("colours", name, stage), lambda name=name: _fit(session, name, stage))
         size = _size(session)
-        pictures.append((name, _picture(colours(_features(session, name, stage, frame), size))))
-        notes.append(f"{name}: {100 * colours.explained:.0f} %")
+        pictures.append(
+            (session.backbones.short(name), _picture(colours(_features(session, name, stage, frame), size)))
+        )
+        notes.append(f"{session.backbones.short(name)}: {100 * colours.explained:.0f} %")
     return pictures, "Three components hold this much of the variance. " + "; ".join(notes) + "."
 
 
@@ -83,7 +85,12 @@ def similar(session: Session, backbones: list[str], stage: int, frame: int, plac
         for number in [frame, *others]:
             there = _features(session, name, stage, number)
             drawn = _picture(draw_similarity(_shown(session, number), there, maps[:, row, column]))
-            pictures.append((f"{name}, frame {number}", _marked(drawn, place) if number == frame else drawn))
+            pictures.append(
+                (
+                    f"{session.backbones.short(name)}, frame {number}",
+                    _marked(drawn, place) if number == frame else drawn,
+                )
+            )
     return pictures
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ ACCENT = gr.themes.Color(
     *("#eef5fb", "#d6e7f5", "#adcfeb", "#7db1dc", "#4a90c8"), *("#1b6ca8", "#175c90", "#134c77", "#0f3c5e", "#0b2c45"),
     "#071c2c",
 )  # fmt: skip
-EVERY = 0.25
+EVERY = 0.5
 """Seconds between two pictures while labels are propagated."""
 FORMATS = [("COCO", "coco"), ("DeepLabCut", "dlc"), ("SLEAP", "sleap")]
 MIDDLEWARE = [Middleware(Fence)]
@@ -40,12 +41,12 @@ def theme() -> Any:
     )  # fmt: skip
 
 
-def drawn_by_script(name: str, value: Any = None) -> Any:
+def drawn_by_script(name: str, value: Any = None, elem_id: str = "") -> Any:
     """A component of our own: its elements and the script that fills them lie beside this file."""
     template, script = (HERE / f"{name}.{suffix}" for suffix in ("html", "js"))
     return gr.HTML(
         value, html_template=template.read_text("utf-8"), js_on_load=script.read_text("utf-8"),
-        apply_default_css=False, elem_id=f"vm-{name}",
+        apply_default_css=False, elem_id=f"vm-{elem_id or name}",
     )  # fmt: skip
 
 
@@ -57,14 +58,15 @@ def in_words(answer: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return answer(*arguments)
         except UserError as error:
-            gr.Warning(_upper(str(error)), title="That did not work")
+            warn(str(error))
             return gr.skip()
 
     return wrapper
 
 
-def _upper(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:] + "."
+def warn(sentence: str) -> None:
+    """Say something in the page, which shows such messages as HTML: names of files are only text."""
+    gr.Warning(html.escape(f"{sentence}."), title="That did not work")
 
 
 class Page:
@@ -100,7 +102,7 @@ class Page:
 
     def _label(self) -> None:
         with gr.Row():
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=5, min_width=320, elem_id="vm-main"):
                 self.picture = drawn_by_script("stage", {})
                 self.timeline = drawn_by_script("timeline", {})
             with gr.Column(scale=2, min_width=260, elem_id="vm-side"):
@@ -114,21 +116,25 @@ class Page:
                 gr.HTML((HERE / "help.html").read_text("utf-8"), elem_id="vm-help", apply_default_css=False)
 
     def _reconstruct(self) -> None:
-        self.reconstruction = drawn_by_script("gallery", views.gallery([]))
+        self.reconstruction = drawn_by_script("gallery", views.gallery([]), "reconstruction")
         with gr.Row():
-            self.frame = gr.Slider(0, 1, value=0, step=1, label="Frame", buttons=[], min_width=200)
+            self.frame = gr.Slider(
+                0, 1, value=0, step=1, label="Frame", buttons=[], min_width=200, elem_id="vm-reconstruct-frame"
+            )  # fmt: skip
             self.ratio = gr.Slider(0.05, 0.95, value=0.75, step=0.05, label="Mask ratio", buttons=[], min_width=200)
             self.seed = gr.State(0)
             self.new_mask = gr.Button("New mask", elem_id="vm-new-mask", min_width=120, scale=0)
 
     def _features(self) -> None:
         with gr.Row():
-            self.feature_frame = gr.Slider(0, 1, value=0, step=1, label="Frame", buttons=[], min_width=200)
+            self.feature_frame = gr.Slider(
+                0, 1, value=0, step=1, label="Frame", buttons=[], min_width=200, elem_id="vm-feature-frame"
+            )  # fmt: skip
             choices = self.backbones.choices
             other = next((name for _, name in choices[1:]), choices[0][1])
             self.other = gr.Dropdown(choices, value=other, label="Compare with", allow_custom_value=True, min_width=200)
-        self.colours = drawn_by_script("gallery", views.gallery([]))
-        self.similar = drawn_by_script("gallery", views.gallery([]))
+        self.colours = drawn_by_script("gallery", views.gallery([]), "colours")
+        self.similar = drawn_by_script("gallery", views.gallery([]), "similar")
 
     # What answers -----------------------------------------------------------------------------------------------------
 
@@ -244,7 +250,7 @@ class Page:
         try:
             session.rename(int(event.number), str(event.name))
         except UserError as error:
-            gr.Warning(_upper(str(error)), title="That did not work")
+            warn(str(error))
         return self._drawing(session, session.seen)
 
     def remove(self, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
@@ -265,7 +271,7 @@ class Page:
         try:
             run = session.propagate(str(backbone), int(stage))
         except UserError as error:
-            gr.Warning(_upper(str(error)), title="That did not work")
+            warn(str(error))
             yield gr.skip()
             return
         going = True
@@ -276,7 +282,7 @@ class Page:
             frame = session.seen if run.step is None else run.step.frame
             yield self._drawing(session, frame, go_to=frame)
         if run.problem:
-            gr.Warning(_upper(run.problem), title="That did not work")
+            warn(run.problem)
 
     def halt(self, request: gr.Request) -> None:
         """Stop propagating."""
@@ -299,7 +305,7 @@ class Page:
         try:
             return views.gallery(looking.reconstruct(session, str(backbone), int(frame), float(ratio), int(seed)))
         except UserError as error:
-            return views.gallery([], _upper(str(error)))
+            return views.gallery([], f"{error}.")
 
     @staticmethod
     def reseed() -> int:
@@ -315,7 +321,7 @@ class Page:
         """What is similar to the point that was clicked."""
         names, place = list(dict.fromkeys([str(backbone), str(other)])), (float(event.u), float(event.v))
         found = looking.similar(self.session(request), names, int(stage), int(frame), place)
-        return views.gallery(found, "Orange: similar to the point in the ring.")
+        return views.gallery(found, "Orange: similar to the point in the ring.", columns=looking.OTHERS + 1)
 
     def refresh(
         self, backbone: str, frame: int, ratio: float, seed: int, other: str, stage: int, feature_frame: int,

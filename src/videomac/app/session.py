@@ -23,6 +23,8 @@ from videomac.labeling.pictures import draw
 
 NEAR = 0.03
 """How far, as a share of the frame's longer side, the eraser may miss a point."""
+LIVE_SIDE = 200
+"""Pixels of the short side of a picture that is shown while labels are propagated, at least."""
 PRIVATE = ("work", "config.yaml", "source.json")
 """What stays behind when everything is downloaded: it names folders of this machine."""
 
@@ -114,7 +116,7 @@ class Session:
         return found
 
     def picture(self, frame: int) -> Picture:
-        """A frame with its labels.
+        """A frame with its labels; a smaller one while labels are propagated, which should take the time.
 
         Raises:
             UserError: the frame cannot be read.
@@ -124,7 +126,11 @@ class Session:
         last = max(self.labelling.names)
         names = [self.labelling.names.get(number, "") for number in range(1, last + 1)]
         points = {str(number): found.get(name, (0, 0, False)) for number, name in enumerate(names)}
-        return draw(self.the_clip.frame(frame), self.mask(frame), points if found else {})
+        picture, mask = self.the_clip.frame(frame), self.mask(frame)
+        if self.is_busy and (step := max(1, min(self.the_clip.size) // LIVE_SIDE)) > 1:
+            picture, mask = picture[:, ::step, ::step], None if mask is None else mask[::step, ::step]
+            points = {number: (x / step, y / step, visible) for number, (x, y, visible) in points.items()}
+        return draw(picture, mask, points if found else {})
 
     def click(self, frame: int, x: float, y: float) -> None:
         """Place the active label's point; x and y are pixels of the video."""

@@ -11,7 +11,7 @@ function show() {
   if (!value.src) return;
   const fit = element.querySelector(".vm-fit");
   fit.style.aspectRatio = value.width + " / " + value.height;
-  fit.style.width = "min(100%, " + (64 * value.width) / value.height + "vh)";
+  fit.style.width = "min(100%, " + (56 * value.width) / value.height + "vh)";
   image.onload = () => {
     canvas.width = image.naturalWidth;
     canvas.height = image.naturalHeight;

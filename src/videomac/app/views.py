@@ -115,6 +115,9 @@ def curves(rows: Mapping[int, Any], names: Mapping[int, str]) -> list[dict[str, 
     return found
 
 
-def gallery(pictures: Sequence[tuple[str, npt.NDArray[np.uint8]]], note: str = "") -> dict[str, Any]:
-    """Pictures side by side, each with a caption."""
-    return {"pictures": [{"caption": caption, "src": data_url(picture)} for caption, picture in pictures], "note": note}
+def gallery(
+    pictures: Sequence[tuple[str, npt.NDArray[np.uint8]]], note: str = "", *, columns: int = 3
+) -> dict[str, Any]:
+    """Pictures side by side, each with a caption, and a note below them."""
+    shown = [{"caption": caption, "src": data_url(picture)} for caption, picture in pictures]
+    return {"pictures": shown, "note": note, "columns": columns}
