@@ -34,6 +34,9 @@ COMMANDS = {
     "demo": Command(
         "demo.config:DemoConfig", "demo.command:demo", "pre-train a small network on three clips, on the CPU"
     ),
+    "prepare": Command(
+        "prepare.config:PrepareConfig", "prepare.command:run", "cut footage into clips that train fast, anywhere", True
+    ),
     "pretrain": Command(
         "train.config:PretrainConfig", "train.pretrain:run", "pre-train a timm ConvNet on a folder of videos"
     ),

@@ -1,0 +1,51 @@
+"""The options of `prepare`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from videomac.config import require_local
+from videomac.errors import UserError
+from videomac.utils.checks import check_values
+
+
+@dataclass
+class PrepareConfig:
+    """Cut footage at scene changes into clips that read fast, and list them; run again, it makes what is missing."""
+
+    raw: Path
+    """Folder of footage: video files and folders of frames, at any depth."""
+    clips: Path
+    """Folder for the clips, of their own; many processes and machines may write into one."""
+
+    part: str = "0/1"
+    """The share of the footage that this call prepares, as i/n with i from 0; for job arrays."""
+    workers: int | Literal["auto"] = "auto"
+    """Processes on this machine, each on its own core; auto takes as many as this call may use."""
+    drop_static: bool = False
+    """Leave out shots in which nothing moves."""
+    drop_duplicates: bool = False
+    """Leave out clips that look like another one."""
+    check: bool = False
+    """Make nothing: read every clip, compare it with what is noted about it, and list what is wrong."""
+
+    def __post_init__(self) -> None:
+        """Put paths into their final form and refuse what cannot work."""
+        check_values(self)
+        self.raw, self.clips = Path(self.raw), Path(self.clips)
+        for key in ("raw", "clips"):
+            require_local(key, getattr(self, key))
+        given = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", self.part)
+        if not given or int(given[1]) >= int(given[2]):
+            raise UserError(f"part must be i/n with i from 0 to n - 1, such as 0/4 and 3/4, but is {self.part!r}")
+        if self.workers != "auto" and self.workers < 1:
+            raise UserError(f"workers must be 'auto' or at least 1, but is {self.workers}")
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """`part` as two numbers."""
+        part, _, parts = self.part.partition("/")
+        return int(part), int(parts)
