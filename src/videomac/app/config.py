@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from videomac.errors import UserError
+from videomac.utils.checks import check_values
 
 
 @dataclass
@@ -31,7 +32,7 @@ class AppConfig:
 
     def __post_init__(self) -> None:
         """Put paths into their final form and refuse what cannot work."""
+        check_values(self)
         self.video = None if self.video is None else Path(self.video)
-        self.backbone = [self.backbone] if isinstance(self.backbone, str) else self.backbone
         if not 1 <= self.port <= 65535:
             raise UserError(f"port must lie between 1 and 65535, but is {self.port}")
