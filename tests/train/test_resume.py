@@ -128,7 +128,8 @@ def test_one_two_and_three_processes_in_turn_are_one(prepared_clips, tmp_path) -
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     videomac.pretrain(**options(prepared_clips, whole, **long))
     again = {**long, "resume": "auto"}
-    status, errors = run_until(command(prepared_clips, parts, **again), "step 4/", signal.SIGTERM)  # every second step has its line
+    # Every second step has its line.
+    status, errors = run_until(command(prepared_clips, parts, **again), "step 4/", signal.SIGTERM)
     assert status == 130, errors
     python, _, _, *words = command(prepared_clips, parts, **again)
     torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "videomac"]
