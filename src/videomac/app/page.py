@@ -37,6 +37,7 @@ def theme() -> Any:
         primary_hue=ACCENT, secondary_hue=ACCENT, neutral_hue="gray", font=fonts, font_mono=["monospace"],
         radius_size="sm", text_size="md",
     ).set(
+        body_text_color_subdued="*neutral_500",
         button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700",
     )  # fmt: skip
 
