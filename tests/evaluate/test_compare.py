@@ -89,5 +89,5 @@ def test_folders_that_are_no_finished_evaluations(runs: dict[str, Path], tmp_pat
 def test_damaged_numbers_are_one_sentence(runs: dict[str, Path], tmp_path: Path, content: bytes) -> None:
     shutil.copytree(next(iter(runs.values())), tmp_path / "run")
     (tmp_path / "run" / "metrics.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"metrics\.json is (damaged|not UTF-8 text)"):
+    with pytest.raises(UserError, match=r"(metrics\.json|/run) is (damaged|not UTF-8 text)"):
         compare.read_run(tmp_path / "run")

@@ -12,7 +12,7 @@ from videomac.config import read_config
 from videomac.errors import UserError
 from videomac.evaluate.config import CompareConfig
 from videomac.evaluate.protocols import EvalProtocol
-from videomac.utils.names import read_list
+from videomac.utils.reading import read_text, reading
 from videomac.utils.run_dir import prepare_out_dir, write_rows
 
 COLUMNS = {
@@ -82,14 +82,13 @@ def read_run(folder: Path) -> EvalRun:
     settings = read_config(folder, "eval")
     if not (folder / "metrics.json").is_file():
         raise UserError(f"the evaluation in {folder} has not finished (no metrics.json): continue it with --resume")
-    try:
-        metrics = {key: float(value) for key, value in json.loads(read_list(folder / "metrics.json")).items()}
-        complete = {*COLUMNS[settings["benchmark"]]} <= {*metrics}
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-        complete = False
-    if not complete:
-        raise UserError(f"{folder / 'metrics.json'} is damaged: delete it, and continue with --resume") from None
-    return EvalRun(folder, settings, metrics, _scored(folder / "metrics.csv"))
+    with reading(folder / "metrics.json"):
+        metrics = {key: float(value) for key, value in json.loads(read_text(folder / "metrics.json")).items()}
+    with reading(folder):
+        run = EvalRun(folder, settings, metrics, _scored(folder / "metrics.csv"))
+        # All that a table asks for is there.
+        _ = run.name, run.features, run.protocol, [metrics[key] for key in COLUMNS[settings["benchmark"]]]
+    return run
 
 
 def differences(runs: list[EvalRun]) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from videomac.evaluate.compare import COLUMNS, EvalRun
 from videomac.evaluate.protocols import EvalProtocol
 from videomac.train.optim import scaled_lr
 from videomac.train.plots import LOSSES
+from videomac.utils.reading import read_text, reading
 from videomac.utils.run_dir import read_rows
 
 
@@ -49,10 +50,15 @@ def find_training(source: Path) -> Training | None:
             rows = read_rows(curve, last_step=2**62) if curve.is_file() else []
             return Training(
                 settings,
-                json.loads(finished.read_text(encoding="utf-8")) if finished.is_file() else {},
+                _numbers(finished) if finished.is_file() else {},
                 rows[-1] if rows else {},
             )
     return None
+
+
+def _numbers(path: Path) -> dict[str, Any]:
+    with reading(path):
+        return dict(json.loads(read_text(path)))
 
 
 def model_card(report: Mapping[str, Any], training: Training | None, evaluations: Sequence[EvalRun]) -> str:

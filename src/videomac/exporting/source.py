@@ -16,6 +16,7 @@ from videomac.models.backbones import create_backbone
 from videomac.models.checkpoint import last_checkpoint, load_backbone, load_videomac
 from videomac.models.resolve import find_weights
 from videomac.utils.io import read_safetensors, read_torch
+from videomac.utils.reading import read_text, reading
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,14 @@ def read_source(named: Path, which: str) -> Source:
     path = find_weights(named)
     if path is None:
         raise UserError(f"{named} is no folder or file: name a run's folder, a checkpoint or an exported backbone")
+    with reading(path):
+        return _read_source(path, which)
+
+
+def _read_source(path: Path, which: str) -> Source:
     network = load_backbone(path, which)  # type: ignore[arg-type]
     if (path / "config.json").is_file():
-        found = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        found = json.loads(read_text(path / "config.json"))
         names = {name: name for name in read_safetensors(path / "model.safetensors")}
         arguments = found.get("model_args", {})
         return Source(path / "model.safetensors", "export", network, found["architecture"], arguments, names, {})

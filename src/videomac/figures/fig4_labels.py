@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from videomac.data.video_file import VideoFile
 from videomac.errors import UserError
 from videomac.evaluate.compare import COLUMNS, EvalRun
 from videomac.figures.common import Drawn, Picture, save_figure, show
+from videomac.utils.reading import read_text, reading
 
 LABEL_COLUMNS = 5
 LABELS = {"davis": "objects", "vip": "body parts", "jhmdb": "joints"}
@@ -61,8 +63,12 @@ def read_labels(evaluation: EvalRun) -> Propagated:
 
 def sequence_scores(evaluation: EvalRun) -> dict[str, float]:
     """The main number of each sequence, by the name of its files; DAVIS counts objects, which are averaged."""
-    with (evaluation.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    with reading(evaluation.folder / "metrics.csv"):
+        return _sequence_scores(evaluation)
+
+
+def _sequence_scores(evaluation: EvalRun) -> dict[str, float]:
+    rows = list(csv.DictReader(io.StringIO(read_text(evaluation.folder / "metrics.csv"), newline="")))
     if evaluation.settings["benchmark"] != "davis":
         key = COLUMNS[evaluation.settings["benchmark"]][0]
         return {row["Sequence"].replace("/", "_"): float(row[key]) for row in rows}

@@ -15,6 +15,7 @@ from videomac.errors import UserError
 from videomac.figures.common import Drawn, save_figure
 from videomac.train.plots import LOSSES
 from videomac.utils.plots import COLOURS, draw_smoothed, smooth
+from videomac.utils.reading import reading
 from videomac.utils.run_dir import read_rows, write_rows
 
 COMPONENTS = LOSSES[1:]
@@ -45,13 +46,14 @@ def read_curve(run: Path) -> Curve:
     rows = read_rows(run / "metrics.csv", last_step=2**62)
     if not rows:
         raise UserError(f"{run} has not done a step yet: its metrics.csv is empty")
-    steps_per_epoch = max(int(row["step"]) for row in rows if row["epoch"] == rows[0]["epoch"])
-    return Curve(
-        run.name,
-        settings,
-        [int(row["step"]) / steps_per_epoch for row in rows],
-        {key: [float(row[key]) for row in rows] for key in COMPONENTS},
-    )
+    with reading(run / "metrics.csv"):
+        steps_per_epoch = max(int(row["step"]) for row in rows if row["epoch"] == rows[0]["epoch"])
+        return Curve(
+            run.name,
+            settings,
+            [int(row["step"]) / steps_per_epoch for row in rows],
+            {key: [float(row[key]) for row in rows] for key in COMPONENTS},
+        )
 
 
 def draw_components(out: Path, curves: Sequence[Curve]) -> Drawn:

@@ -20,6 +20,7 @@ from videomac.models.encoder import SparseEncoder
 from videomac.models.videomac import VideoMAC
 from videomac.utils.checkpoint_files import LAST, PREVIOUS, read_checkpoint
 from videomac.utils.io import atomic_write, read_safetensors, read_torch
+from videomac.utils.reading import reading
 from videomac.utils.seeding import seeded
 
 
@@ -95,7 +96,8 @@ def load_backbone(path: str | Path, which: Literal["online", "target"] = "online
     if (path / "config.json").is_file():
         if which == "target":
             raise UserError(f"{path} is an exported backbone, which holds no target network: name the run's folder")
-        return _load_exported(path, timm_kwargs)
+        with reading(path):
+            return _load_exported(path, timm_kwargs)
     model = load_videomac(path)
     network = model.online if which == "online" else model.target
     model_args = _architecture_args(model.arguments["backbone_args"])
@@ -121,6 +123,11 @@ def load_videomac(path: str | Path) -> VideoMAC:
             f"{path} is no VideoMAC checkpoint: name a run's folder, a .ckpt file from its checkpoints/, "
             "or a checkpoint of the authors' code"
         )
+    with reading(path):
+        return _load_ours(path, checkpoint)
+
+
+def _load_ours(path: Path, checkpoint: Mapping[str, Any]) -> VideoMAC:
     arguments = {key: value for key, value in checkpoint["videomac"].items() if key != "image_size"}
     arguments["backbone_args"] = _architecture_args(arguments.get("backbone_args", {}))
     try:

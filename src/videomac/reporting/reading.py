@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 import re
 import shlex
@@ -15,9 +16,9 @@ from typing import Any
 import av
 
 from videomac.config import read_config
-from videomac.errors import UserError
 from videomac.evaluate.compare import COLUMNS
 from videomac.reporting.charts import Series, chart
+from videomac.utils.reading import read_text, reading
 from videomac.utils.spacing import evenly_spaced
 
 TITLES = {
@@ -93,6 +94,11 @@ def read_part(folder: Path, most_videos: int) -> Part:
     Raises:
         UserError: nothing that a command of ours made, or a damaged file.
     """
+    with reading(folder):
+        return _read_part(folder, most_videos)
+
+
+def _read_part(folder: Path, most_videos: int) -> Part:
     settings = without_folders(read_config(folder))
     command = settings.pop("command")
     metrics = _json(folder / "metrics.json")
@@ -160,10 +166,10 @@ def repeat(command: str, settings: Mapping[str, Any], folder: Path) -> str:
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path} is damaged: delete it, or run the command again") from None
+    with reading(path):
+        found: dict[str, Any] = json.loads(read_text(path))
+        if not isinstance(found, dict):
+            raise ValueError("no mapping")
     return found
 
 
@@ -219,8 +225,7 @@ def _table(path: Path) -> Table | None:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.reader(file) if row] or [[]]
+    return [row for row in csv.reader(io.StringIO(read_text(path), newline="")) if row] or [[]]
 
 
 def _cell(value: str) -> str:

@@ -51,7 +51,9 @@ def read_torch(path: Path) -> Any:
             f"{path} holds Python objects ({found[1]}), which could run code and are not loaded: "
             "save its tensors alone, with torch.save(model.state_dict(), ...) or as safetensors"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes PyTorch raise whatever it trips over
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"{path} is damaged, incomplete or not a torch checkpoint ({reason}): download or copy it again"

@@ -1,4 +1,4 @@
-"""Names that are read from files: never paths. And text files of which nobody knows what is in them."""
+"""Names that are read from files: never paths."""
 
 from __future__ import annotations
 
@@ -38,19 +38,3 @@ def _is_plain(name: str) -> bool:
     except UnicodeEncodeError:  # a file name that is not UTF-8 in the file system
         return False
     return short and bool(name.strip(". ")) and not any(character in name for character in _FORBIDDEN)
-
-
-def read_list(path: Path) -> str:
-    """The text of a list that belongs to a data set.
-
-    Raises:
-        UserError: it is not a file, not UTF-8, or cannot be read.
-    """
-    try:
-        if not path.is_file():  # a pipe would never end
-            raise UserError(f"{path} is not a file: check the data set")
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None

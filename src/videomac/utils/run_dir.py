@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import importlib.metadata
+import io
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from videomac.errors import UserError
 from videomac.utils.faults import require_open_files, told_in_a_sentence
 from videomac.utils.file_lock import FileLock
 from videomac.utils.io import atomic_write, remove_partial
+from videomac.utils.reading import read_text, reading
 
 logger = logging.getLogger(__name__)
 Config = TypeVar("Config")
@@ -168,6 +170,7 @@ def in_words(key: str) -> str:
 
 def read_rows(path: Path, last_step: int) -> list[dict[str, str]]:
     """Read the complete rows of a `metrics.csv` up to a step."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
-    return [row for row in rows if row["step"].isdigit() and int(row["step"]) <= last_step]
+    with reading(path):
+        table = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        rows = [row for row in table if None not in row.values() and None not in row]
+        return [row for row in rows if row["step"].isdigit() and int(row["step"]) <= last_step]

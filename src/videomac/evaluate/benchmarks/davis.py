@@ -14,7 +14,7 @@ from videomac.evaluate.harness import RUN_FILES, Evaluation, ahead, progress, se
 from videomac.evaluate.images import FRAME_SUFFIXES, Ids, check_frames, numbered_files, read_ids
 from videomac.evaluate.masks import predict
 from videomac.evaluate.metrics import Floats, Statistics, jaccard_and_boundary, statistics
-from videomac.utils.names import read_list
+from videomac.utils.reading import read_text
 from videomac.utils.run_dir import holds_out_dir, prepare_out_dir, write_metrics, write_rows
 
 KEYS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
@@ -101,7 +101,7 @@ def _split(data: Path, split: str, root: Path) -> tuple[list[str], Path]:
         found = ", ".join(sorted(str(p.relative_to(lists).with_suffix("")) for p in lists.rglob("*.txt"))) or "none"
         raise UserError(f"there is no split {path}: --split may be all or one of those found ({found})")
     # DAVIS-2016 also has lists of frames: "/JPEGImages/480p/dog/00000.jpg /Annotations/480p/dog/00000.png".
-    words = [line.split()[0] for line in read_list(path).splitlines() if line.strip()]
+    words = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
     names = [Path(word).parent.name if word.lower().endswith(FRAME_SUFFIXES) else word for word in words]
     return list(dict.fromkeys(names)), path
 

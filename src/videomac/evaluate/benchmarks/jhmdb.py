@@ -18,7 +18,7 @@ from videomac.evaluate.images import FRAME_SUFFIXES, check_frames, numbered_file
 from videomac.evaluate.labels import NUM_JOINTS, grid_to_joints, joints_to_grid
 from videomac.evaluate.metrics import PCK_THRESHOLDS, keypoint_distances, pck
 from videomac.evaluate.overlays import Pictures, overlay_joints
-from videomac.utils.names import read_list
+from videomac.utils.reading import read_text
 from videomac.utils.run_dir import holds_out_dir, prepare_out_dir, write_metrics, write_rows
 
 Joints = npt.NDArray[np.float64]  # [T, 15, 2] pixels (x, y), 0-based; negative = not given
@@ -106,7 +106,7 @@ def _split(data: Path, split: str, root: Path) -> tuple[list[str], Path]:
     names = []
     for path in files:
         group = path.name.removesuffix(f"_test_split{split}.txt")
-        lines = [line.split() for line in read_list(path).splitlines() if line.strip()]
+        lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
         names += [f"{group}/{words[0].removesuffix('.avi')}" for words in lines if len(words) > 1 and words[1] == "2"]
     return names, lists
 

@@ -15,7 +15,7 @@ from videomac.evaluate.harness import RUN_FILES, Evaluation, ahead, progress, se
 from videomac.evaluate.images import FRAME_SUFFIXES, Ids, check_frames, numbered_files, picture_size, read_ids
 from videomac.evaluate.masks import predict
 from videomac.evaluate.metrics import VIP_CLASSES, class_iou, confusion_matrix, mean_iou
-from videomac.utils.names import read_list
+from videomac.utils.reading import read_text
 from videomac.utils.run_dir import holds_out_dir, prepare_out_dir, write_metrics, write_rows
 
 Matrix = npt.NDArray[np.int64]
@@ -71,7 +71,7 @@ def _split(data: Path, split: str, root: Path) -> tuple[list[str], Path]:
     if not path.is_file():
         found = ", ".join(sorted(p.stem for p in lists.glob("*.txt"))) or "none"
         raise UserError(f"there is no split {path}: --split may be all or one of those found ({found})")
-    return read_list(path).split(), path
+    return read_text(path).split(), path
 
 
 def frames_of(data: Path, video: VipVideo) -> list[Path]:
