@@ -214,25 +214,6 @@ def test_killed_and_run_again_it_gives_the_same_bytes(raw: Path, prepared: Path,
     assert content(clips) == content(prepared) and not left_over(clips)
 
 
-@pytest.mark.faults
-def test_20_kills_of_the_command_itself(raw: Path, prepared: Path, tmp_path: Path) -> None:
-    draw, clips = random.Random(int(os.environ.get("FAULTS_SEED", "0"))), tmp_path / "clips"
-    words = [sys.executable, "-m", "videomac", "prepare", str(raw), str(clips), "--workers", "2"]
-    kills = 0
-    while kills < 20:
-        with subprocess.Popen(words, stdout=-3, stderr=-3, start_new_session=True) as process:
-            time.sleep(draw.uniform(1, 9))
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                kills += 1
-        if draw.random() < 0.3:
-            subprocess.run(words, check=True, capture_output=True)
-            assert content(clips) == content(prepared) and not left_over(clips)
-            shutil.rmtree(clips)
-    subprocess.run(words, check=True, capture_output=True)
-    assert content(clips) == content(prepared) and not left_over(clips)
-
-
 @pytest.mark.filterwarnings("ignore:This process")
 def test_ctrl_c_keeps_what_is_done(raw: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = tmp_path / "clips"

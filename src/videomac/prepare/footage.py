@@ -89,7 +89,7 @@ class Footage:
 
         What a decoder makes of half a packet, or without the frame that others refer to, may differ from run to run.
         """
-        whole = True
+        whole, begun = True, False
         for packet in self._packets(container, stream):
             whole = whole or packet is None or packet.is_keyframe or not packet.size
             if not whole:
@@ -105,7 +105,9 @@ class Footage:
             for frame in frames:
                 if frame.is_corrupt:
                     self._note(ValueError("damaged frames"))
-                else:
+                    whole = not begun  # what a recording begins with may refer to what is not there
+                elif whole:
+                    begun = True
                     yield frame
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream] | None]:
