@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -46,8 +47,11 @@ class User:
         driver.get(address)
         self.until(lambda: self.frame() == 0)
 
-    def until(self, condition: Callable[[], Any], seconds: float = 20) -> None:
-        WebDriverWait(self.driver, seconds, poll_frequency=0.02).until(lambda _: condition())
+    def until(self, condition: Callable[[], Any], seconds: float = 30) -> None:
+        # A page that is redrawn while it is looked at is looked at again.
+        redrawn = (NoSuchElementException, StaleElementReferenceException)
+        wait = WebDriverWait(self.driver, seconds, poll_frequency=0.02, ignored_exceptions=redrawn)
+        wait.until(lambda _: condition())
 
     def find(self, selector: str) -> Any:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
