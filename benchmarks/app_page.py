@@ -116,7 +116,7 @@ def speed(video: Path, backbone: str, stage: int) -> None:
             whole = time.perf_counter() - begun
             print(f"{turn}: {first:.2f} s from the click to the first propagated frame, {whole:.2f} s to the last")
             print(f"  {user.find('.vm-words').text}")
-        (session,) = server.sessions._sessions.values()
+        session = next(one for one in server.sessions._sessions.values() if one.labelling.labels.frames)
         given = session.folder / "given"
         labels = [given / "masks", given / "points.csv"]
         with tempfile.TemporaryDirectory() as folder:
