@@ -27,8 +27,7 @@ def check(clips: Path, workers: int) -> Collected:
     """Read every clip, compare it with its name, its sidecar and the manifest, and print what is wrong.
 
     Raises:
-        UserError: the folder is not one of clips, or its manifest is missing or damaged.
-        SystemExit: something is wrong, with status 1.
+        UserError: the folder is not one of clips, its manifest is missing or damaged, or something is wrong.
     """
     if not clips.is_dir():
         raise UserError(f"no such folder of clips: {clips}")
@@ -45,11 +44,10 @@ def check(clips: Path, workers: int) -> Collected:
     bytes_ = int(table["bytes"].to_numpy().sum())
     found = f"{counted(table.num_rows, 'clip')}, {duration(seconds)}, {size(bytes_)}"
     if wrong:
-        print(
+        raise UserError(
             f"{clips}: {found}; {counted(wrong, 'thing')} wrong: remove the clips that are named, if any, and run the "
             "same command without --check, which makes them again"
         )
-        raise SystemExit(1)
     print(f"{clips}: {found}; all is well")
     return Collected(table.num_rows, seconds, bytes_, 0, 0, 0, 0)
 
