@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.prepare.footage import write_footage
+from tests.prepare.footage import forkserver, write_footage
 from videomac.prepare import processes
 from videomac.prepare.command import run
 from videomac.prepare.config import PrepareConfig
@@ -29,9 +29,8 @@ def prepared(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def quick(patch: pytest.MonkeyPatch) -> None:
-    """Fork processes, which have PyTorch then, instead of starting them afresh, which takes seconds."""
-    forked = multiprocessing.get_context("fork")
-    patch.setattr(processes.multiprocessing, "get_context", lambda _: forked)
+    """Fork processes off a server that has imported all they need and has no threads: afresh each takes seconds."""
+    patch.setattr(processes, "multiprocessing", SimpleNamespace(get_context=lambda _: forkserver()))
 
 
 @pytest.fixture

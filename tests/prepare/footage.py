@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import multiprocessing
 import shutil
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import torch
@@ -47,3 +50,11 @@ def left_over(clips: Path) -> list[str]:
     at_work = [*(clips / ".prepare" / "locks").glob("*"), *(clips / ".prepare" / "tmp").glob("*")]
     partial = [path for path in clips.rglob("*") if "probe-" in path.name or ".partial" in path.name]
     return [path.name for path in (*at_work, *partial)]
+
+
+@functools.cache
+def forkserver() -> ForkServerContext:
+    """Where tests fork processes from: it has imported what they need, and no thread of it can hold a lock."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "videomac.prepare.command", "tests.prepare.footage"])
+    return context

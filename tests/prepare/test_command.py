@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -12,19 +13,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
 import videomac
-from tests.prepare.footage import content, left_over
+from tests.prepare.footage import content, forkserver, left_over
 from videomac import cli
 from videomac.data.manifest import manifest_settings, read_manifest
 from videomac.data.video_file import VideoFile
 from videomac.errors import UserError
-from videomac.prepare import command, folder
+from videomac.prepare import command, folder, processes
 from videomac.prepare.command import run
 from videomac.prepare.config import PrepareConfig
 
@@ -167,54 +173,52 @@ def test_parts_and_processes_give_the_same_clips(raw: Path, prepared: Path, tmp_
     assert content(clips) == content(prepared) and not left_over(clips)
 
 
-def in_background(raw: Path, clips: Path, **options: object) -> int:
-    """The command in a forked process group of its own; its id."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        os.setsid()
-        for descriptor in (1, 2):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
-        prepare(raw, clips, **options)
-        status = 0
-    except KeyboardInterrupt:
-        status = 130
-    finally:
-        os._exit(status)
+def _in_group(raw: Path, clips: Path, options: dict[str, object]) -> None:
+    os.setsid()
+    for descriptor in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    # Here no thread holds anything that a fork would miss.
+    processes.multiprocessing = SimpleNamespace(get_context=lambda _: multiprocessing.get_context("fork"))  # type: ignore[assignment]
+    prepare(raw, clips, **options)
 
 
-@pytest.mark.filterwarnings("ignore:This process")
+def in_background(raw: Path, clips: Path, **options: object) -> BaseProcess:
+    """The command in a process group of its own."""
+    child = forkserver().Process(target=_in_group, args=(raw, clips, options))
+    child.start()
+    return child
+
+
 def test_two_parts_at_once_give_the_same_clips(raw: Path, prepared: Path, tmp_path: Path) -> None:
     clips = tmp_path / "clips"
     children = [in_background(raw, clips, part=f"{part}/2") for part in range(2)]
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0]
     assert content(clips) == content(prepared) and not left_over(clips)
 
 
 # Killed ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:This process")
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_and_run_again_it_gives_the_same_bytes(raw: Path, prepared: Path, tmp_path: Path, seed: int) -> None:
     clips, draw = tmp_path / "clips", random.Random(seed)
     for _ in range(3):
         child = in_background(raw, clips, workers=2)
         time.sleep(draw.uniform(0.02, 0.7))
+        assert child.pid is not None
         try:
-            os.killpg(child, signal.SIGKILL)
-        except ProcessLookupError:  # before it had a group
-            os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+            os.killpg(child.pid, signal.SIGKILL)
+        except ProcessLookupError:  # before it had a group, or after its end
+            child.kill()
+        child.join()
         names = {path.name for path in clips.glob("*.mp4")}
         assert names <= {path.name for path in prepared.glob("*.mp4")}
     prepare(raw, clips)
     assert content(clips) == content(prepared) and not left_over(clips)
 
 
-@pytest.mark.filterwarnings("ignore:This process")
 def test_ctrl_c_keeps_what_is_done(raw: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = tmp_path / "clips"
     add = command.Progress.add
@@ -233,22 +237,22 @@ def test_ctrl_c_keeps_what_is_done(raw: Path, prepared: Path, tmp_path: Path, mo
     assert content(clips) == content(prepared)
 
 
-@pytest.mark.filterwarnings("ignore:This process")
+class DiesAtPictures(command._Work):
+    def __call__(self, task: command.Task, say: Callable[[Any], None]) -> command.Outcome:
+        if task.source.name == "pictures":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(task, say)
+
+
 def test_a_source_whose_process_dies_is_listed_and_tried_again(
     raw: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clips, real = tmp_path / "clips", command.prepare_source
-
-    def die(where: folder.ClipFolder, task: command.Task, heard: Callable[[float, float], None]) -> command.Outcome:
-        if task.source.name == "pictures":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(where, task, heard)
-
-    monkeypatch.setattr(command, "prepare_source", die)
-    prepare(raw, clips, workers=2)
+    clips = tmp_path / "clips"
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_Work", DiesAtPictures)
+        prepare(raw, clips, workers=2)
     assert 'pictures,"the process that read it died by signal 9' in (clips / "skipped.csv").read_text()
     assert len(read_manifest(clips)) == len(read_manifest(prepared)) - 1
-    monkeypatch.setattr(command, "prepare_source", real)
     prepare(raw, clips)
     assert content(clips) == content(prepared)
 
@@ -277,6 +281,25 @@ def test_what_cannot_be_prepared_is_one_sentence(raw: Path, prepared: Path, tmp_
         prepare(raw, prepared, drop_static=True)
 
 
+@dataclass(frozen=True)
+class TakesTwoClips(command._Work):
+    """Work on a disk that takes two clips and then says no, with this number."""
+
+    number: int = 0
+
+    def __call__(self, task: command.Task, say: Callable[[Any], None]) -> command.Outcome:
+        real = folder.ClipFolder._write
+
+        def write(where: folder.ClipFolder, path: Path, data: bytes, part: str) -> None:
+            if len(list(where.path.glob("*.mp4"))) >= 2:
+                raise OSError(self.number, os.strerror(self.number), str(path))
+            real(where, path, data, part)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(folder.ClipFolder, "_write", write)
+            return super().__call__(task, say)
+
+
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [(errno.ENOSPC, "no space is left .* run the same command again"), (errno.EROFS, "cannot be written")],
@@ -284,18 +307,12 @@ def test_what_cannot_be_prepared_is_one_sentence(raw: Path, prepared: Path, tmp_
 def test_a_disk_that_takes_nothing_is_one_sentence_and_what_is_done_is_kept(
     raw: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, sentence: str
 ) -> None:
-    clips, real = tmp_path / "clips", folder.ClipFolder._write
-
-    def fail(self: folder.ClipFolder, path: Path, data: bytes, part: str) -> None:
-        if len(list(self.path.glob("*.mp4"))) >= 2:
-            raise OSError(number, os.strerror(number), str(path))
-        real(self, path, data, part)
-
-    monkeypatch.setattr(folder.ClipFolder, "_write", fail)
-    with pytest.raises(UserError, match=sentence):
-        prepare(raw, clips)
+    clips = tmp_path / "clips"
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_Work", partial(TakesTwoClips, number=number))
+        with pytest.raises(UserError, match=sentence):
+            prepare(raw, clips)
     assert len(read_manifest(clips)) == 2 and not left_over(clips)
-    monkeypatch.setattr(folder.ClipFolder, "_write", real)
     prepare(raw, clips)
     assert content(clips) == content(prepared)
 
