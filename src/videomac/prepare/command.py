@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from videomac.data.manifest import FORMAT
 from videomac.errors import UserError
 from videomac.prepare.check import check
+from videomac.prepare.cluster import Lost, spread
 from videomac.prepare.collect import Collected, collect, duplicates
 from videomac.prepare.config import PrepareConfig
 from videomac.prepare.encode import CRF, GOP, SHORT_SIDE
 from videomac.prepare.folder import ClipFolder, writing
-from videomac.prepare.journal import Journal, JournalWriter, Source, read_journal
+from videomac.prepare.journal import JournalWriter, Source, read_journal
 from videomac.prepare.processes import Died, cores, work_through
 from videomac.prepare.progress import Progress, counted, duration, size
-from videomac.prepare.shots import LEAST_FRAMES, MOST_FRAMES, Outcome, Task, prepare_source
+from videomac.prepare.shots import LEAST_FRAMES, MOST_FRAMES, Outcome, Task, is_done, prepare_source
 from videomac.prepare.sources import find_sources, require_apart, share_of
 
 
@@ -25,9 +28,8 @@ def run(config: PrepareConfig) -> Collected:
 
     Raises:
         UserError: there is no footage, the folder of clips is not one or cannot be written, or somebody else is at work
-            on the same part.
+            on the same part; or `check` has found something wrong.
         KeyboardInterrupt: the user has had enough; what is done has been listed.
-        SystemExit: `check` has found something wrong, with status 1.
     """
     workers = cores() if config.workers == "auto" else config.workers
     require_apart(config.raw, config.clips)
@@ -39,7 +41,10 @@ def run(config: PrepareConfig) -> Collected:
         tasks = unfinished(folder, sources, config)
         print(f"{counted(len(sources), 'source')} in part {config.part}, {len(tasks):,} to be read")
         try:
-            prepare_all(folder, tasks, workers)
+            if config.ray is None:
+                prepare_all(folder, tasks, workers)
+            else:
+                prepare_on_cluster(folder, tasks, config.raw, config.ray)
         except KeyboardInterrupt:
             done = collect(folder, config.part)
             raise KeyboardInterrupt(f"interrupted: {_summary(done, config)}; the same command goes on") from None
@@ -72,15 +77,9 @@ def unfinished(folder: ClipFolder, sources: Iterable[Source], config: PrepareCon
     for source in sources:
         journal = read_journal(folder.journal_path(source))
         mine = unwanted & {shot.name for shot in journal.shots}
-        if not _is_done(folder, source, journal, mine):
+        if not is_done(folder, source, journal, mine):
             tasks.append(Task(source, config.part, config.drop_static, mine))
     return tasks
-
-
-def _is_done(folder: ClipFolder, source: Source, journal: Journal, unwanted: frozenset[str]) -> bool:
-    made = [shot for shot in journal.shots if shot.name and shot.name not in unwanted]
-    same = journal.identity == source.identity and journal.finished
-    return same and all(folder.has_clip(shot.name, shot.bytes) for shot in made)
 
 
 @dataclass(frozen=True)
@@ -103,13 +102,28 @@ def prepare_all(folder: ClipFolder, tasks: list[Task], workers: int) -> None:
     with Progress(sum(task.source.size for task in tasks)) as progress:
         for outcome in work_through(tasks, _Work(folder), workers, lambda said: progress.add(*said)):
             if isinstance(outcome, Died):
-                _note_death(folder, outcome)
+                how = f"by signal {-outcome.status}" if outcome.status < 0 else f"with status {outcome.status}"
+                problem = f"the process that read it died {how}, perhaps for lack of memory"
+                _note_loss(folder, outcome.job.source, problem)
 
 
-def _note_death(folder: ClipFolder, died: Died[Task]) -> None:
-    """List the source whose process died with what was made of it; it is tried again next time."""
-    source = died.job.source
-    how = f"by signal {-died.status}" if died.status < 0 else f"with status {died.status}"
+def prepare_on_cluster(folder: ClipFolder, tasks: list[Task], raw: Path, address: str) -> None:
+    """Do all tasks on the nodes of a Ray cluster, and show how far it is.
+
+    Raises:
+        UserError: there is no such cluster, a node lacks something, or the folder of clips cannot be written.
+    """
+    sizes = {task.source.name: task.source.size for task in tasks}
+    with Progress(sum(sizes.values())) as progress, closing(spread(folder, raw, tasks, address)) as outcomes:
+        for outcome in outcomes:
+            if isinstance(outcome, Lost):
+                _note_loss(folder, outcome.task.source, outcome.problem)
+            else:
+                progress.add(outcome.seconds, sizes[outcome.source])
+
+
+def _note_loss(folder: ClipFolder, source: Source, problem: str) -> None:
+    """List a source that was not read to its end with what was made of it; it is tried again next time."""
     lock = folder.source_lock(source)
     with writing(folder.path):
         lock.wait()
@@ -117,7 +131,7 @@ def _note_death(folder: ClipFolder, died: Died[Task]) -> None:
             journal = read_journal(folder.journal_path(source))
             shots = journal.shots if journal.identity == source.identity else []
             with JournalWriter(folder.journal_path(source), source, shots) as writer:
-                writer.finish(0.0, f"the process that read it died {how}, perhaps for lack of memory", passing=True)
+                writer.finish(0.0, problem, passing=True)
         finally:
             lock.release()
 

@@ -25,6 +25,8 @@ class PrepareConfig:
     """The share of the footage that this call prepares, as i/n with i from 0; for job arrays."""
     workers: int | Literal["auto"] = "auto"
     """Processes on this machine, each on its own core; auto takes as many as this call may use."""
+    ray: str | None = None
+    """Spread the work over a Ray cluster: auto (the one that this machine belongs to), local or host:port."""
     drop_static: bool = False
     """Leave out shots in which nothing moves."""
     drop_duplicates: bool = False
@@ -43,6 +45,17 @@ class PrepareConfig:
             raise UserError(f"part must be i/n with i from 0 to n - 1, such as 0/4 and 3/4, but is {self.part!r}")
         if self.workers != "auto" and self.workers < 1:
             raise UserError(f"workers must be 'auto' or at least 1, but is {self.workers}")
+
+        if self.ray is not None:
+            self._check_ray(self.ray)
+
+    def _check_ray(self, address: str) -> None:
+        if not re.fullmatch(r"auto|local|[^\s/]+:[0-9]{1,5}", address):
+            raise UserError(f"ray must be auto, local or the host:port of a cluster, but is {address!r}")
+        if self.workers != "auto":
+            raise UserError("leave out workers: Ray uses every core that its cluster has free")
+        if self.check:
+            raise UserError("leave out ray: check reads the clips on this machine")
 
     @property
     def share(self) -> tuple[int, int]:

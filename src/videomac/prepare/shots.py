@@ -66,6 +66,8 @@ def prepare_source(folder: ClipFolder, task: Task, heard: Heard) -> Outcome:
         lock.wait(check=lambda: heard(0.0, 0.0))
     try:
         journal = read_journal(folder.journal_path(task.source))
+        if is_done(folder, task.source, journal, task.unwanted):  # by another process, while this one waited
+            return Outcome(task.source.name, 0, journal.seconds or 0.0, journal.problem)
         if journal.identity != task.source.identity:
             journal = _forget(folder, journal)
         try:
@@ -76,6 +78,13 @@ def prepare_source(folder: ClipFolder, task: Task, heard: Heard) -> Outcome:
             return _read(folder, task, _forget(folder, journal), heard)
     finally:
         lock.release()
+
+
+def is_done(folder: ClipFolder, source: Source, journal: Journal, unwanted: frozenset[str]) -> bool:
+    """Whether a source was read to its end as it is now, and its clips are there, but for those that nobody wants."""
+    made = [shot for shot in journal.shots if shot.name and shot.name not in unwanted]
+    same = journal.identity == source.identity and journal.finished
+    return same and all(folder.has_clip(shot.name, shot.bytes) for shot in made)
 
 
 class _OtherShotsError(Exception):
