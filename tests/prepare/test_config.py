@@ -25,6 +25,10 @@ def test_a_part_is_one_of_so_many(part: str) -> None:
         ({"workers": "many"}, "workers must be"),
         ({"raw": Path("s3://bucket/raw")}, "URLs are not read"),
         ({"drop_static": 1}, "drop_static must be true or false"),
+        ({"ray": "ray://head:10001"}, "ray must be auto, local or the host:port of a cluster"),
+        ({"ray": "head"}, "ray must be auto, local or the host:port of a cluster"),
+        ({"ray": "auto", "workers": 2}, "leave out workers: Ray uses every core"),
+        ({"ray": "auto", "check": True}, "leave out ray: check reads the clips on this machine"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(values: dict[str, Any], sentence: str) -> None:
@@ -35,3 +39,4 @@ def test_a_value_that_cannot_be_is_refused(values: dict[str, Any], sentence: str
 def test_the_command_line_gives_the_options(tmp_path: Path) -> None:
     config = cli.parse("prepare", ["raw", str(tmp_path / "clips"), "--part", "3/256", "--check"])
     assert config.share == (3, 256) and config.check and config.workers == "auto"
+    assert cli.parse("prepare", ["raw", str(tmp_path / "clips"), "--ray", "10.0.0.1:6379"]).ray == "10.0.0.1:6379"
