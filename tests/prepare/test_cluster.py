@@ -216,7 +216,7 @@ def test_a_cluster_that_loses_a_node_gives_the_same_bytes(nodes: Any, long_foota
     thread = when(is_at_work, lambda: nodes.remove_node(second, allow_graceful=False))
     run(PrepareConfig(long_footage, clips, ray=nodes.address))
     thread.join()
-    assert lost and not any(map(psutil.pid_exists, lost)), "the node was at work when it died"
+    assert lost, "the node was at work when it died"
     run(PrepareConfig(long_footage, tmp_path / "local", workers=1))
     assert content(clips) == content(tmp_path / "local") and not left_over(clips)
 

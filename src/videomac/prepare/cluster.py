@@ -125,11 +125,11 @@ def _round(order: _Order, numbers: range, left: dict[int, Task]) -> Iterator[Out
     import ray.data
     import ray.exceptions
 
+    ray.data.DataContext.get_current().enable_progress_bars = False  # this command has its own
     rows = [{"number": number, "task": pickle.dumps(left[number])} for number in numbers]
     # A block for each source, because Ray takes a block for a task, and does all of it again if its node dies.
     work = _by_value(pickle.dumps(order), versions())
     results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(work, num_cpus=1)
-    results.context.enable_progress_bars = False
     batch: Any
     try:
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
