@@ -90,17 +90,20 @@ def server(video: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     with subprocess.Popen(
         [*command, "--port", port], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:
-        assert process.stdout is not None
-        said = ""
-        while "Ctrl-C ends it" not in said:
-            line = process.stdout.readline()
-            assert line, said
-            said += line
-        (address,) = re.findall(r"http://127\.0\.0\.1:\d+/", said)
-        yield Served(address, temporary)
-        process.send_signal(signal.SIGINT)
-        said += process.communicate(timeout=30)[0]
-        assert process.returncode == 0 and "uploads are removed" in said and "Traceback" not in said, said
+        try:
+            assert process.stdout is not None
+            said = ""
+            while "Ctrl-C ends it" not in said:
+                line = process.stdout.readline()
+                assert line, said
+                said += line
+            (address,) = re.findall(r"http://127\.0\.0\.1:\d+/", said)
+            yield Served(address, temporary)
+            process.send_signal(signal.SIGINT)
+            said += process.communicate(timeout=30)[0]
+            assert process.returncode == 0 and "uploads are removed" in said and "Traceback" not in said, said
+        finally:
+            process.kill()  # whatever failed: nobody waits for it
     assert list(temporary.glob("videomac-app-*")) == []
 
 

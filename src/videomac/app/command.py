@@ -75,7 +75,9 @@ def run(config: AppConfig) -> None:
     Raises:
         UserError: see `Server`.
     """
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # what is uploaded is removed then too
+    # What is uploaded is removed then too. A shell starts a job in the background with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     server = Server(config)
     try:
         print(f"videomac app: open {server.address} in a browser; Ctrl-C ends it", flush=True)
