@@ -50,6 +50,9 @@ COMMANDS = {
         "labeling.config:FeaturesConfig", "labeling.feature_video:run", "show what backbones see in a video", True
     ),
     "app": Command("app.config:AppConfig", "app.command:run", "all of this with the mouse, in the browser"),
+    "study": Command(
+        "study.config:StudyConfig", "study.command:run", "a table of runs: pre-train, judge, compare", True
+    ),
     "finetune": Command(
         "classify.config:FinetuneConfig", "classify.finetune:run", "train a backbone to classify images"
     ),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import tee
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +26,7 @@ from videomac.evaluate.images import read_frame
 from videomac.evaluate.labels import resize_frames
 from videomac.evaluate.propagation import propagate_stream
 from videomac.evaluate.protocols import EvalProtocol, changes, frame_size
+from videomac.evaluate.stages import SharedExtractor, share_a_pass
 from videomac.models.resolve import resolve
 from videomac.utils.device import autocast, pick_device
 from videomac.utils.names import require_names
@@ -84,20 +87,45 @@ class Evaluation:
             size: of the network's input.
             first: label map of frame 0 on the grid.
         """
-        return propagate_stream(self._features(frames, size), first.to(self.device), self.protocol)
+        (features,) = feature_streams([self], frames, size)
+        return self.propagate_features(features, first)
+
+    def propagate_features(self, features: Iterator[Tensor], first: Tensor) -> Iterator[Tensor]:
+        """Label maps of a sequence whose feature maps are given."""
+        return propagate_stream(features, first.to(self.device), self.protocol)
 
     def input_size(self, frame: tuple[int, int]) -> tuple[int, int]:
         """Size of the network's input for frames of a size."""
         return frame_size(self.protocol.size, frame)
 
-    def _features(self, frames: list[Path], size: tuple[int, int]) -> Iterator[Tensor]:
-        """Features of each frame, computed once, in batches; pictures are decoded ahead of time."""
-        batches = [frames[i : i + self.config.batch_size] for i in range(0, len(frames), self.config.batch_size)]
+
+def feature_streams(
+    evaluations: Sequence[Evaluation], frames: list[Path], size: tuple[int, int]
+) -> list[Iterator[Tensor]]:
+    """Features of each frame of a sequence for each evaluation, computed in batches; pictures are read ahead of time.
+
+    Several evaluations are of one network, from its first stage to its last, and are consumed in step: what one is
+    ahead of the others is kept.
+
+    Args:
+        evaluations: one or more, alike but for the stage.
+        frames: the pictures.
+        size: of the network's input.
+    """
+    first = evaluations[0]
+    extractors = [evaluation.extractor for evaluation in evaluations]
+    shared = SharedExtractor(extractors) if share_a_pass(extractors) else None
+
+    def maps() -> Iterator[list[Tensor]]:
+        length = first.config.batch_size
+        batches = [frames[i : i + length] for i in range(0, len(frames), length)]
         for pictures in ahead(lambda batch: np.stack([read_frame(path) for path in batch]), batches, threads=1):
-            batch = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2)
-            with torch.inference_mode(), autocast(self.config.precision, self.device):
-                maps = self.extractor(resize_frames(batch, size))
-            yield from maps.unbind()
+            batch = resize_frames(torch.from_numpy(pictures).to(first.device).permute(0, 3, 1, 2), size)
+            with torch.inference_mode(), autocast(first.config.precision, first.device):
+                found = shared(batch) if shared else [extractor(batch) for extractor in extractors]
+            yield from zip(*(each.unbind() for each in found), strict=True)
+
+    return [map(itemgetter(number), copy) for number, copy in enumerate(tee(maps(), len(evaluations)))]
 
 
 def _load(config: EvalConfig, device: torch.device) -> tuple[Any, str]:

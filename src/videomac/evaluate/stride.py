@@ -26,15 +26,16 @@ class _Stop(Exception):
         self.output = output
 
 
-class _StageFeatures(nn.Module):
+class StageFeatures(nn.Module):
     """Output of one stage of a hierarchical network; what comes after it is not computed."""
 
     def __init__(self, model: Any, module: str, pool: int = 1) -> None:
         super().__init__()
-        self.model, self.pool = model, pool
+        self.model, self.module, self.pool = model, module, pool
         model.get_submodule(module).register_forward_hook(_stop)
 
     def forward(self, frames: Tensor) -> Tensor:
+        """The stage's map of normalised frames."""
         try:
             self.model.forward_features(frames)
         except _Stop as stop:
@@ -93,7 +94,7 @@ def at_stage(model: nn.Module, stage: int, stride: Stride, dilate: bool) -> tupl
         raise UserError(
             f"stage {number} of {network_name(model)} has stride {native}: a stride of {target} is no multiple"
         )
-    return _StageFeatures(model, module, pool=max(1, target // native)), f"{number} ({module})"
+    return StageFeatures(model, module, pool=max(1, target // native)), f"{number} ({module})"
 
 
 def _destride(model: Any, last: str, native: int, target: int, dilate: bool) -> None:
@@ -107,7 +108,7 @@ def _destride(model: Any, last: str, native: int, target: int, dilate: bool) -> 
         for name, module in model.named_modules()
         if (hasattr(module, "stride") and hasattr(module, "kernel_size")) or type(module).__name__ == "BlurPool2d"
     ]
-    probe = _StageFeatures(model, last)
+    probe = StageFeatures(model, last)
     parameter = next(model.parameters())
     model.eval()
     with torch.inference_mode():
@@ -120,7 +121,7 @@ def _destride(model: Any, last: str, native: int, target: int, dilate: bool) -> 
     for name, module, reduction in seen:
         if reduction >= target and (_pair(module.stride)[0] > 1 or (dilate and reduction > target)):
             _set_to_one(model, name, module, dilation=reduction // target if dilate else 1)
-    probe = _StageFeatures(model, last)
+    probe = StageFeatures(model, last)
     with torch.inference_mode():
         fine = probe(torch.zeros(1, 3, side, side, dtype=parameter.dtype, device=parameter.device))
     model.get_submodule(last)._forward_hooks.clear()

@@ -10,6 +10,7 @@ from typing import Literal
 from videomac.config import require_local
 from videomac.errors import UserError
 from videomac.utils.checks import check_values
+from videomac.utils.share import parse_share
 
 
 @dataclass
@@ -40,12 +41,9 @@ class PrepareConfig:
         self.raw, self.clips = Path(self.raw), Path(self.clips)
         for key in ("raw", "clips"):
             require_local(key, getattr(self, key))
-        given = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", self.part)
-        if not given or int(given[1]) >= int(given[2]):
-            raise UserError(f"part must be i/n with i from 0 to n - 1, such as 0/4 and 3/4, but is {self.part!r}")
+        parse_share("part", self.part)
         if self.workers != "auto" and self.workers < 1:
             raise UserError(f"workers must be 'auto' or at least 1, but is {self.workers}")
-
         if self.ray is not None:
             self._check_ray(self.ray)
 
@@ -60,5 +58,4 @@ class PrepareConfig:
     @property
     def share(self) -> tuple[int, int]:
         """`part` as two numbers."""
-        part, _, parts = self.part.partition("/")
-        return int(part), int(parts)
+        return parse_share("part", self.part)

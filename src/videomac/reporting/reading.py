@@ -27,6 +27,7 @@ TITLES = {
     "probe": "Linear probe and k-NN",
     "reconstruct": "Reconstruction",
     "figures": "Figures",
+    "study": "Study",
     "export": "Export",
     "bench": "Cost of pre-training",
     **{f"eval {benchmark}": f"Evaluation on {benchmark.upper()}" for benchmark in COLUMNS},
@@ -43,7 +44,7 @@ HEADLINES = (
     "steps",
     "pairs_per_second",
 )
-TABLES = ("metrics.csv", "classes.csv", "compare.csv")
+TABLES = ("metrics.csv", "classes.csv", "compare.csv", "table.csv", "runs.csv")
 ABSOLUTE = re.compile(r"((?:[a-z-]+:(?=[/~]))?)(?:[/~]|[A-Za-z]:[/\\])")
 """The beginning of an absolute path, with what may stand before it, such as "local-dir:"."""
 SHOWN_AS_CURVES = ("losses.png", "curves.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -144,15 +145,28 @@ def run(config: EvalDavisConfig) -> dict[str, float]:
     Raises:
         UserError: something is wrong with the data, the backbone or the out folder.
     """
+    (numbers,) = run_stages([config])
+    return numbers
+
+
+def run_stages(configs: Sequence[EvalDavisConfig]) -> list[dict[str, float]]:
+    """Judge several stages of one network at once, each as `run` does, in an out folder of its own.
+
+    Args:
+        configs: alike but for the stage, which rises, and the out folder, which the caller holds.
+
+    Returns:
+        The global numbers of each, fractions of 1.
+
+    Raises:
+        UserError: as in `run`.
+    """
+    config = configs[0]
     sequences = find(config.data, config.split, config.resolution, config.sequences)
     frames = {sequence.name: frames_of(config.data, config.resolution, sequence) for sequence in sequences}
-    evaluation = Evaluation.begin(config)
-    predict(
-        evaluation,
-        frames,
-        first={sequence.name: sequence.read(sequence.masks[0]) for sequence in sequences},
-    )
-    return report(score(sequences, config.out / "predictions"), config.out)
+    evaluations = [Evaluation.begin(config) for config in configs]
+    predict(evaluations, frames, first={sequence.name: sequence.read(sequence.masks[0]) for sequence in sequences})
+    return [report(score(sequences, config.out / "predictions"), config.out) for config in configs]
 
 
 def score_predictions(config: ScoreDavisConfig) -> dict[str, float]:

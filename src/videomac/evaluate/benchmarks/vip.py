@@ -112,7 +112,7 @@ def run(config: EvalVipConfig) -> dict[str, float]:
     videos = find(config.data, config.split, config.sequences)
     frames = {video.name: frames_of(config.data, video) for video in videos}
     first = {video.name: _first_mask(video) for video in videos}
-    predict(Evaluation.begin(config), frames, first)
+    predict([Evaluation.begin(config)], frames, first)
     return report(score(videos, config.out / "predictions"), config.out)
 
 
