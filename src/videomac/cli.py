@@ -73,6 +73,9 @@ COMMANDS = {
     ),
     "eval vip": Command("evaluate.config:EvalVipConfig", "evaluate.benchmarks.vip:run", "body part propagation, mIoU"),
     "eval jhmdb": Command("evaluate.config:EvalJhmdbConfig", "evaluate.benchmarks.jhmdb:run", "pose tracking, PCK"),
+    "eval cycle": Command(
+        "evaluate.config:EvalCycleConfig", "evaluate.cycle_command:run", "what training brought, without labels"
+    ),
     "score davis": Command(
         "evaluate.config:ScoreDavisConfig",
         "evaluate.benchmarks.davis:score_predictions",

@@ -80,6 +80,8 @@ def read_run(folder: Path) -> EvalRun:
         UserError: it is not such a folder, or the evaluation did not finish.
     """
     settings = read_config(folder, "eval")
+    if settings["command"] == "eval cycle":
+        raise UserError(f"{folder} was judged without labels, by no benchmark: leave it out")
     if not (folder / "metrics.json").is_file():
         raise UserError(f"the evaluation in {folder} has not finished (no metrics.json): continue it with --resume")
     with reading(folder / "metrics.json"):

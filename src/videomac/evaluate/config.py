@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from videomac.config import require_at_least, require_frames_fit, require_within
 from videomac.errors import UserError
 from videomac.evaluate.protocols import (
     Benchmark,
@@ -19,9 +20,13 @@ from videomac.evaluate.protocols import (
     resolve,
 )
 from videomac.utils.checks import check_values
+from videomac.utils.frame_gap import FrameGap
 
 FREE_ON_RESUME = frozenset({"data", "out", "resume", "overwrite", "device", "batch_size", "videos", "backbone_name"})
 """Keys that may differ when an evaluation is continued, because the numbers do not depend on them."""
+
+MOST_CLIPS = 1024
+"""Clips that one score is the mean of."""
 
 
 @dataclass
@@ -172,6 +177,66 @@ class EvalJhmdbConfig(EvalConfig):
     """How many of a joint's largest values are averaged to its position."""
     score_first_frame: bool | None = None
     """Whether PCK counts the first frame."""
+
+
+@dataclass
+class EvalCycleConfig:
+    """Judge a backbone on videos without labels: pieces of one are planted in another and followed there and back.
+
+    The backbone is compared with its own random initialisation, and with raw pixels, on the same clips.
+    """
+
+    data: Path
+    """Folder of videos, or one video: best such as the backbone was not trained on."""
+    backbone: str
+    """Run, checkpoint, exported folder, or a timm network with weights."""
+    out: Path
+    """Folder for the numbers and pictures."""
+
+    command: ClassVar[str] = "eval cycle"
+    sections: ClassVar[dict[str, str]] = {"num_clips": "clips", "weights": "backbone", "device": "run"}
+
+    num_clips: int = 16
+    """How many clips, spread evenly over the videos."""
+    frames: int = 8
+    """Frames of a clip."""
+    frame_gap: int | str = 3
+    """Distance of a clip's frames: a number of frames, or a time such as 100ms."""
+    short_side: int = 240
+    """Short side of the frames that the network sees."""
+
+    weights: Path | None = None
+    """State dict (.pth, .pt, .safetensors) for a backbone that is named by its timm name."""
+    pretrained: bool | None = None
+    """Download timm's weights; unless given, only for names that have a tag, such as resnet50.a1_in1k."""
+    network: Literal["online", "target"] = "online"
+    """Which network of a pre-training run."""
+    seed: int = 0
+    """Seed of the random initialisation."""
+    stage: int = 2
+    """Feature stage of a hierarchical network, 1 to 4; -1 is the last."""
+    stride: int = 8
+    """Pixels per feature cell."""
+
+    device: str = "auto"
+    """cpu, cuda, mps, or auto."""
+    batch_size: int = 8
+    """Frames that go through the backbone at once."""
+    overwrite: bool = False
+    """Replace what an earlier call left in the out folder."""
+
+    def __post_init__(self) -> None:
+        """Put paths into their final form and refuse what cannot work."""
+        check_values(self)
+        self.data, self.out = Path(self.data), Path(self.out)
+        self.weights = None if self.weights is None else Path(self.weights)
+        require_at_least(self, 1, "stride", "batch_size")
+        require_at_least(self, 2, "frames")
+        require_at_least(self, 0, "seed")
+        require_within(self, 2, MOST_CLIPS, "num_clips")
+        require_at_least(self, 8 * self.stride, "short_side")
+        require_frames_fit("short_side", (self.short_side, self.short_side), self.batch_size)
+        FrameGap(self.frame_gap)
 
 
 @dataclass

@@ -30,6 +30,7 @@ TITLES = {
     "study": "Study",
     "export": "Export",
     "bench": "Cost of pre-training",
+    "eval cycle": "Evaluation without labels",
     **{f"eval {benchmark}": f"Evaluation on {benchmark.upper()}" for benchmark in COLUMNS},
 }
 """Command -> what its folders are called."""
@@ -140,7 +141,7 @@ def without_folders(value: Any) -> Any:
 
 def repeat(command: str, settings: Mapping[str, Any], folder: Path) -> str:
     """The command line that makes such a folder again, in a new one; empty if none would."""
-    if not command.startswith("eval "):
+    if not command.startswith("eval ") or command == "eval cycle":
         return f"videomac {command} --config {shlex.quote(without_folders(str(folder / 'config.yaml')))} --out NEW"
     weights, backbone = str(settings["weights"]), str(settings["features"]["backbone"])
     if weights == "as given":  # a module or function, which has no name on the command line

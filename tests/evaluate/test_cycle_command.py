@@ -1,0 +1,175 @@
+"""`videomac eval cycle` from footage to numbers and pictures, and what it says of bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+
+from videomac.data.synthetic import moving_shapes
+from videomac.errors import UserError
+from videomac.evaluate.compare import read_run
+from videomac.evaluate.config import EvalCycleConfig
+from videomac.evaluate.cycle_command import choose_clips, initialisation_of, interval, run, run_trained_on
+from videomac.models.checkpoint import save_backbone
+from videomac.models.resolve import resolve
+from videomac.utils.video_writer import write_frames, write_video
+
+QUICK: dict[str, Any] = {"num_clips": 4, "frames": 3, "frame_gap": 2, "short_side": 64, "stage": 1}
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network with weights that count as trained: random ones of a seed that nobody else takes."""
+    folder = tmp_path_factory.mktemp("networks") / "trained"
+    torch.manual_seed(77)
+    save_backbone(timm.create_model("test_convnext", num_classes=0), folder, name="test_convnext")
+    return folder
+
+
+def test_what_the_command_leaves(
+    clips: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    numbers = run(EvalCycleConfig(clips, str(backbone), out, **QUICK))
+    assert json.loads((out / "metrics.json").read_text()) == numbers
+    with (out / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == numbers["clips"] == 4
+    assert rows[0]["clip"] == "clip0.mp4, frames 10 to 14" and rows[3]["clip"] == "clip3, frames 10 to 14"
+    for key in ("network", "random_weights", "raw_pixels", "staying_still", "difference"):
+        values = [float(row[key]) for row in rows]
+        assert numbers[key] == pytest.approx(np.mean(values)) and np.ptp(values) > 0
+    for row in rows:
+        assert float(row["difference"]) == pytest.approx(float(row["network"]) - float(row["random_weights"]))
+    assert numbers["network"] != numbers["random_weights"]
+    assert numbers["difference_low"] < numbers["difference"] < numbers["difference_high"]
+    for name in ("scores.png", "tracks.png"):
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 300
+    printed = capsys.readouterr().out
+    assert f"stage 1: score {numbers['network']:.3f}, with random weights {numbers['random_weights']:.3f}" in printed
+
+    stored = yaml.safe_load((out / "config.yaml").read_text())
+    assert stored.pop("command") == "eval cycle"
+    again = run(EvalCycleConfig(**{**stored, "out": tmp_path / "again"}))
+    assert again == numbers
+    with pytest.raises(UserError, match="already holds a run"):
+        run(EvalCycleConfig(clips, str(backbone), out, **QUICK))
+    with pytest.raises(UserError, match="judged without labels, by no benchmark"):
+        read_run(out)
+
+
+def test_clips_are_spread_over_the_videos_and_within_each(tmp_path: Path) -> None:
+    for number, length in enumerate((40, 9, 12, 40)):
+        write_frames(tmp_path / f"v{number}", moving_shapes(length, (32, 32))[0])
+
+    def chosen(**settings: Any) -> list[tuple[str, list[int]]]:
+        config = EvalCycleConfig(tmp_path, "x", tmp_path / "out", frames=4, frame_gap=3, **settings)
+        return [(clip.video.name, clip.numbers) for clip in choose_clips(config)]
+
+    # v1 is too short for frames 0, 3, 6, 9.
+    assert chosen(num_clips=3) == [("v0", [15, 18, 21, 24]), ("v2", [1, 4, 7, 10]), ("v3", [15, 18, 21, 24])]
+    names = [name for name, _ in chosen(num_clips=8)]
+    assert names == ["v0"] * 3 + ["v2"] * 3 + ["v3"] * 2
+    assert len(chosen(num_clips=200)) == 31 + 3 + 31  # each start once
+
+
+def test_a_time_between_frames_follows_the_rate_of_each_video(tmp_path: Path) -> None:
+    for fps in (10, 30):
+        write_video(tmp_path / f"{fps}.mp4", moving_shapes(40, (32, 32))[0], fps)
+    config = EvalCycleConfig(tmp_path, "x", tmp_path / "out", num_clips=2, frames=3, frame_gap="200ms")
+    assert [np.diff(clip.numbers).tolist() for clip in choose_clips(config)] == [[2, 2], [6, 6]]
+
+
+def test_its_own_random_initialisation(backbone: Path, small_run: Path, tmp_path: Path) -> None:
+    """The same architecture, as the library makes it with that seed, and not the weights that were judged."""
+    arguments = {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}
+    torch.manual_seed(5)
+    other = timm.create_model("convnext_tiny", num_classes=0, **arguments)
+    save_backbone(other, tmp_path / "other", name="convnext_tiny", model_args=arguments)
+    for name in (backbone, backbone / "model.safetensors", tmp_path / "other", small_run, small_run / "backbone"):
+        judged, _ = resolve(str(name))
+        random = initialisation_of(str(name), judged, seed=3)
+        assert type(random) is type(judged) and random.pretrained_cfg == judged.pretrained_cfg
+        states = judged.state_dict(), random.state_dict()
+        assert {k: v.shape for k, v in states[0].items()} == {k: v.shape for k, v in states[1].items()}
+        assert not all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    torch.manual_seed(3)
+    expected = timm.create_model("test_convnext", num_classes=0).state_dict()
+    random = initialisation_of(str(backbone), resolve(backbone)[0], seed=3)
+    assert all(torch.equal(expected[key], value) for key, value in random.state_dict().items())
+
+
+def test_the_initialisation_of_the_authors_network(shared_data: Path) -> None:
+    path = str(shared_data / "official-golden" / "convnextv2" / "mac-checkpoint.pth")
+    judged, _ = resolve(path)
+    random = initialisation_of(path, judged, seed=0)
+    assert random.state_dict().keys() == judged.state_dict().keys() and hasattr(random, "stage_norms")
+
+
+def test_the_interval_of_a_mean() -> None:
+    assert interval([0.25] * 7) == (0.25, 0.25)
+    values = np.random.default_rng(1).normal(size=400)
+    low, high = interval(values)
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert low == pytest.approx(values.mean() - half, abs=0.01) and high == pytest.approx(
+        values.mean() + half, abs=0.01
+    )
+    assert interval(values) == (low, high)
+
+
+def test_a_clip_that_cannot_be_read_is_left_out(
+    backbone: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    footage = tmp_path / "footage"
+    for name in ("a", "b", "c", "d"):
+        write_frames(footage / name, moving_shapes(9, (72, 96), seed=ord(name))[0])
+    broken = sorted((footage / "b").iterdir())[4]
+    broken.write_bytes(broken.read_bytes()[:200])
+    numbers = run(EvalCycleConfig(footage, str(backbone), tmp_path / "out", **QUICK))
+    assert numbers["clips"] == 2  # b, and d, which pieces of b were to go into
+    assert "left out b, frames 2 to 6" in caplog.text and "left out d" in caplog.text
+
+
+def test_bad_input(clips: Path, backbone: Path, tmp_path: Path) -> None:
+    def complaint(data: Path = clips, name: Any = backbone, **settings: Any) -> str:
+        with pytest.raises(UserError) as caught:
+            run(EvalCycleConfig(data, str(name), tmp_path / "out", **{**QUICK, **settings}))
+        assert not (tmp_path / "out").exists(), "found out too late"
+        return str(caught.value)
+
+    assert "raw pixels have no weights to compare" in complaint(name="raw-pixels")
+    assert "test_convnext has random weights itself" in complaint(name="test_convnext")
+    assert "unknown backbone" in complaint(name="test_convnet")
+    assert "has stages 1 to 4: stage 5 does not exist" in complaint(stage=5)
+    assert "no multiple" in complaint(stage=3, stride=24, short_side=192)
+    assert "no such folder or video file" in complaint(data=tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "no video in" in complaint(data=tmp_path / "empty")
+    long = complaint(frames=20)
+    assert "no video in" in long and "is long enough for 20 frames 2 apart: the longest has 24 frames" in long
+    assert "has room for one clip" in complaint(data=clips / "clip0.mp4", frames=2, frame_gap=23)
+    assert "num_clips must lie between 2 and 1024" in complaint(num_clips=1)
+    assert "frames must be at least 2" in complaint(frames=1)
+    assert "short_side must be at least 64" in complaint(short_side=40)
+    assert "frame_gap must be" in complaint(frame_gap="soon")
+
+
+def test_a_run_on_its_training_footage_is_told_so(
+    clips: Path, small_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (small_run, small_run / "backbone", small_run / "checkpoints" / "last.ckpt"):
+        assert run_trained_on(str(name), clips) == small_run
+    assert run_trained_on(str(small_run), tmp_path) is None and run_trained_on("resnet18", clips) is None
+    run(EvalCycleConfig(clips, str(small_run), tmp_path / "out", **{**QUICK, "num_clips": 2}))
+    assert f"{small_run} was trained on these videos, which flatters it" in caplog.text
