@@ -1,4 +1,4 @@
-"""`videomac demo`: the whole way from clips to pre-trained weights and to labels, on a CPU, in about two minutes."""
+"""`videomac demo`: the whole way from clips to pre-trained weights and to labels, on a CPU, in two to four minutes."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from videomac.utils.checks import check_values
 
 @dataclass
 class DemoConfig:
-    """Pre-train a small ConvNet on three short clips and label one with it, on the CPU, in about two minutes."""
+    """Pre-train a small ConvNet on three short clips and label one with it, on the CPU, in two to four minutes."""
 
     out: Path = Path("runs/demo")
     """Folder for everything the demo makes."""
