@@ -148,10 +148,11 @@ def base(command: str, data: Path, out: Path) -> dict[str, Any]:
         "predictions": data,
         "labels": [data / "clip0.mp4"],
     }
-    there |= {"raw": data, "clips": out}
+    there |= {"raw": data, "clips": out, "study": data / "study.yaml", "benchmark": data}
     config = cli._load(cli.COMMANDS[command].config)
     needed = {f.name for f in fields(config) if f.default is MISSING and f.default_factory is MISSING} | {"out"}
     needed |= {"labels", "backbone"} & option_types(config).keys()
+    needed |= {"data", "benchmark"} if command == "study" else set()
     found = {key: there[key] for key in sorted(needed & option_types(config).keys())}
     if command == "features":
         found["backbone"] = [found["backbone"]]
@@ -190,7 +191,7 @@ def one_case(draw: random.Random, data: Path, folder: Path) -> list[str]:
         key = draw.choice(keys)
         word = draw.choice(WORDS)
         words = as_words(command, {k: v for k, v in values.items() if k != key})
-        bare = cli.COMMANDS[command].positional and key in values and key not in ("out", "labels")
+        bare = cli.COMMANDS[command].positional and key in values and key not in ("out", "labels", "data", "benchmark")
         return [*words, word] if bare else [*words, *draw.choice([[f"--{key}", word], [f"--{key}={word}"]])]
     file = folder / "config.yaml"
     words = ["--config", str(file)]

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import copy
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.faults.test_options import VALUES
 from videomac.errors import UserError
 from videomac.study.plan import as_study, read_study
 
@@ -107,6 +110,25 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
         read_study(tmp_path / "study.yaml")
     with pytest.raises(UserError, match=r"missing\.yaml"):
         read_study(tmp_path / "missing.yaml")
+
+
+def test_whatever_stands_in_a_study_it_is_read_or_refused() -> None:
+    draw, read = random.Random(0), 0
+    for _ in range(1500):
+        values = copy.deepcopy(plain(probe={"k": 3}))
+        at: Any = values
+        while True:  # walk to a random place and put something else there
+            key = draw.choice(list(at) if isinstance(at, dict) else range(len(at)))
+            if not isinstance(at[key], dict | list) or not at[key] or draw.random() < 0.3:
+                break
+            at = at[key]
+        at[key] = copy.deepcopy(draw.choice(VALUES))
+        try:
+            as_study(values, Path("study.yaml"))
+            read += 1
+        except UserError as error:
+            assert str(error).startswith("study.yaml")
+    assert 10 < read < 1000
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
