@@ -114,7 +114,7 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
 
 def test_whatever_stands_in_a_study_it_is_read_or_refused() -> None:
     draw, read = random.Random(0), 0
-    for _ in range(1500):
+    for _ in range(600):
         values = copy.deepcopy(plain(probe={"k": 3}))
         at: Any = values
         while True:  # walk to a random place and put something else there
@@ -128,7 +128,7 @@ def test_whatever_stands_in_a_study_it_is_read_or_refused() -> None:
             read += 1
         except UserError as error:
             assert str(error).startswith("study.yaml")
-    assert 10 < read < 1000
+    assert 5 < read < 400
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
