@@ -22,6 +22,7 @@ from videomac.evaluate.config import EvalCycleConfig
 from videomac.evaluate.cycle_command import choose_clips, initialisation_of, interval, run, run_trained_on
 from videomac.models.checkpoint import save_backbone
 from videomac.models.resolve import resolve
+from videomac.reporting.reading import read_part
 from videomac.utils.video_writer import write_frames, write_video
 
 QUICK: dict[str, Any] = {"num_clips": 4, "frames": 3, "frame_gap": 2, "short_side": 64, "stage": 1}
@@ -67,6 +68,12 @@ def test_what_the_command_leaves(
         run(EvalCycleConfig(clips, str(backbone), out, **QUICK))
     with pytest.raises(UserError, match="judged without labels, by no benchmark"):
         read_run(out)
+    part = read_part(out, most_videos=0)
+    assert part.kind == "Evaluation without labels" and part.command.startswith("videomac eval cycle --config ")
+    assert part.subject == f"{backbone.name} on {clips.name}" and [media.name for media in part.pictures] == [
+        "scores",
+        "tracks",
+    ]
 
 
 def test_clips_are_spread_over_the_videos_and_within_each(tmp_path: Path) -> None:
