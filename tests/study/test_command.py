@@ -23,8 +23,9 @@ from videomac.study.plan import Study, read_study
 from videomac.study.runs import runs_of
 from videomac.study.store import settle
 
+TABLE_3D = Path(__file__).parents[2] / "configs" / "studies" / "small" / "table3d_masks.yaml"
 TOY: dict[str, Any] = {
-    "title": "A toy",
+    **yaml.safe_load(TABLE_3D.read_text(encoding="utf-8")),
     "base": {
         "backbone": "test_convnext",
         "image_size": 64,
@@ -37,7 +38,6 @@ TOY: dict[str, Any] = {
         "held_out": 0,
         "trainer": {"accelerator": "cpu"},
     },
-    "rows": [{"name": "first", "paper": 68.4}, {"name": "without loss", "options": {"gamma": 0.0}, "paper": 60.6}],
     "seeds": [0],
     "davis": {"stages": [2, 1], "size": "48x80", "stride": 8, "radius": 3, "device": "cpu"},
 }
@@ -69,12 +69,23 @@ def table_of(**options: Any) -> str:
 def test_a_study_from_its_file_to_its_page(toy: Path, clips: Path, davis: Path, tmp_path: Path) -> None:
     options = {"study": toy, "data": clips, "benchmark": davis, "out": tmp_path / "out", "jobs": 2}
     said = table_of(**options)
-    for name in ("table.md", "table.csv", "table.json", "runs.csv", "study.png", "report.html", "config.yaml"):
+    for name in (
+        "table.md",
+        "table.csv",
+        "table.json",
+        "runs.csv",
+        "study.png",
+        "report.html",
+        "config.yaml",
+        "metrics.json",
+    ):
         assert (tmp_path / "out" / name).is_file(), name
-    assert "| first | 68.4 |" in said
+    assert "| symmetric | 68.4 |" in said
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "without loss" in page
+    assert "asymmetric" in page
     assert "data:image/png" in page
+    assert "has not finished" not in page
+    assert read_study(tmp_path / "out" / "config.yaml") == read_study(toy)
     # Again: nothing is made, and the same comes out.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").rglob("metrics.json")}
     assert len(before) == 2 * 3
@@ -93,7 +104,7 @@ def _a_judgement_that_was_cut_short_is_made_again(toy: Path, clips: Path, davis:
     whole = numbers.read_bytes()
     numbers.unlink()
     assert first.missing(plan) == [first.judgement(2)]
-    assert one.main([str(out), "first", "0", str(clips), str(davis)]) == 0
+    assert one.main([str(out), "symmetric", "0", str(clips), str(davis)]) == 0
     assert numbers.read_bytes() == whole
 
 
@@ -129,7 +140,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(
 ) -> None:
     assert make(study=toy, data=clips, benchmark=davis, out=tmp_path / "out", dry_run=True) == []
     said = capsys.readouterr().out
-    assert "without loss: gamma: 0.0" in said
+    assert "asymmetric: symmetric: False" in said
     assert "2 runs in this part, 2 of them to be made" in said
     assert "takes 4 steps" in said
     assert "judgement of 8 frames" in said

@@ -92,6 +92,7 @@ def test_what_the_paper_says_follows_from_its_numbers_unless_a_row_says_it() -> 
         ({"davis": {"radius": -2}}, "cannot be judged: radius must be at least 0"),
         ({"probe": {"k": 0}}, "cannot be judged: k must be at least 1"),
         ({"title": 3}, "title must be text"),
+        ({"command": "pretrain"}, "was written by `videomac pretrain`"),
         ({"colour": 3}, "a study has an unknown key 'colour'"),
     ],
 )

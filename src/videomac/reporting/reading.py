@@ -141,8 +141,11 @@ def without_folders(value: Any) -> Any:
 
 def repeat(command: str, settings: Mapping[str, Any], folder: Path) -> str:
     """The command line that makes such a folder again, in a new one; empty if none would."""
+    stored = shlex.quote(without_folders(str(folder / "config.yaml")))
+    if command == "study":
+        return f"videomac study {stored} --data CLIPS --benchmark DAVIS --out NEW"
     if not command.startswith("eval ") or command == "eval cycle":
-        return f"videomac {command} --config {shlex.quote(without_folders(str(folder / 'config.yaml')))} --out NEW"
+        return f"videomac {command} --config {stored} --out NEW"
     weights, backbone = str(settings["weights"]), str(settings["features"]["backbone"])
     if weights == "as given":  # a module or function, which has no name on the command line
         return ""

@@ -21,9 +21,10 @@ from videomac.study.plan import Study, read_study
 from videomac.study.processes import make_all
 from videomac.study.runs import Run, runs_of
 from videomac.study.store import settle
-from videomac.study.table import Line, lines_of, write_table
+from videomac.study.table import Line, lines_of, verdicts, write_table
 from videomac.train.pretrain import build_model
 from videomac.utils.faults import told_in_a_sentence
+from videomac.utils.run_dir import write_metrics
 
 
 def run(config: StudyConfig) -> list[Line]:
@@ -144,9 +145,11 @@ def _gather(config: StudyConfig, plan: Study, runs: Sequence[Run]) -> list[Line]
         raise UserError(f"no run in {config.out} has been judged yet: make some first")
     text = write_table(plan, lines, config.out)
     draw(plan, lines, config.out / "study.png")
+    unfinished = sum(bool(each.missing(plan)) for each in runs)
+    if not unfinished:
+        write_metrics(config.out, {"runs": len(runs), **verdicts(lines)})
     with contextlib.redirect_stdout(io.StringIO()):
         report.run(ReportConfig(folder=config.out, overwrite=True))
-    unfinished = sum(bool(each.missing(plan)) for each in runs)
     print(text, end="")
     if unfinished:
         print(f"{unfinished} of {len(runs)} runs are missing.")

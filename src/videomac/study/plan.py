@@ -20,7 +20,7 @@ from videomac.utils.yaml_text import read
 
 Expectation = Literal["worse", "better", "as good"]
 EXPECTATIONS: tuple[Expectation, ...] = ("worse", "better", "as good")
-KEYS = ("title", "base", "rows", "seeds", "davis", "probe")
+KEYS = ("command", "title", "base", "rows", "seeds", "davis", "probe")
 ROW_KEYS = ("name", "options", "paper", "expect")
 SET_BY_THE_STUDY = {
     "pretrain": frozenset({"data", "out", "seed", "resume", "overwrite"}),
@@ -135,6 +135,10 @@ def as_study(found: Any, path: Path) -> Study:
         UserError: as in `read_study`.
     """
     top = _mapping(found, path, "a study", KEYS)
+    if top.get("command", "study") != "study":
+        raise UserError(
+            f"{path} was written by `videomac {top['command']}`: name a study, such as one of configs/studies"
+        )
     title, base = top.get("title") or path.stem, _options(top.get("base"), path, "base", PretrainConfig, "pretrain")
     if not isinstance(title, str):
         raise UserError(f"{path}: title must be text, but is {shown(title)}")

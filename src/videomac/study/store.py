@@ -12,7 +12,17 @@ from videomac.study.plan import Study, as_study
 from videomac.utils.io import atomic_write
 from videomac.utils.run_dir import require_unused
 
-RUN_FILES = ("runs", "table.md", "table.csv", "table.json", "study.png", "report.html", "config.yaml", "runs.csv")
+RUN_FILES = (
+    "runs",
+    "table.md",
+    "table.csv",
+    "table.json",
+    "study.png",
+    "report.html",
+    "config.yaml",
+    "runs.csv",
+    "metrics.json",
+)
 """What a study makes in its out folder."""
 
 
@@ -22,9 +32,7 @@ def read_stored(out: Path) -> Study:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    values = read_config(out, "study")
-    del values["command"]
-    return as_study(values, out / "config.yaml")
+    return as_study(read_config(out, "study"), out / "config.yaml")
 
 
 def settle(study: Study, out: Path) -> None:

@@ -102,6 +102,12 @@ def _is_finished(folder: Path) -> bool:
     return (folder / "metrics.json").is_file()
 
 
+def verdicts(lines: Sequence[Line]) -> dict[str, int]:
+    """How many of the paper's claims are seen, not seen and undecided, at the first stage."""
+    said = [line.cells[0].verdict for line in lines]
+    return {verdict: said.count(verdict) for verdict in ("seen", "not seen", "undecided")}
+
+
 def write_table(study: Study, lines: Sequence[Line], out: Path) -> str:
     """Write `table.md`, `table.csv`, `table.json` and `runs.csv`.
 
