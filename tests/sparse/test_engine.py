@@ -99,11 +99,13 @@ def build(name: str, **settings: Any) -> nn.Module:
     return network
 
 
-def make_batch(size: tuple[int, int], visible: str, normalises_over_batch: bool) -> tuple[Tensor, Tensor]:
+def make_batch(
+    size: tuple[int, int], visible: str, normalises_over_batch: bool, patch: int = STRIDE
+) -> tuple[Tensor, Tensor]:
     """Frames and a mask, different in every sample."""
     generator = torch.Generator().manual_seed(1)
     batch = 8 if visible == "one" and normalises_over_batch else 4
-    grid = (size[0] // STRIDE, size[1] // STRIDE)
+    grid = (size[0] // patch, size[1] // patch)
     ratio = {"one": 1 - 1 / (grid[0] * grid[1]), "quarter": 0.75, "all": 0.0}[visible]
     mask = random_mask(batch, grid, ratio, generator=generator)
     frames = torch.randn(batch, 3, *size, generator=generator, dtype=torch.float64)
@@ -131,9 +133,11 @@ def gradient_error(result: Tensor, reference: Tensor) -> float:
     return float((result.double() - reference.double()).norm() / reference.double().norm())
 
 
-def check_against_the_meaning(network: nn.Module, size: tuple[int, int], visible: str, training: bool) -> None:
+def check_against_the_meaning(
+    network: nn.Module, size: tuple[int, int], visible: str, training: bool, patch: int = STRIDE
+) -> None:
     """Both modes equal the literal reference: outputs, gradients and BatchNorm's running statistics, in float64."""
-    frames, mask = make_batch(size, visible, uses_batch_norm(network))
+    frames, mask = make_batch(size, visible, uses_batch_norm(network), patch)
     plain = copy.deepcopy(network).train(training)
     reference, reference_gradient = output_and_gradient(literal_features(plain, frames, mask), plain)
     for mode in ("blocks", "masked"):
@@ -150,6 +154,40 @@ def check_against_the_meaning(network: nn.Module, size: tuple[int, int], visible
 @pytest.mark.parametrize(("name", "size", "visible"), pairwise())
 def test_both_modes_equal_the_meaning(name: str, size: tuple[int, int], visible: str, training: bool) -> None:
     check_against_the_meaning(build(name, **SMALL[name]), size, visible, training)
+
+
+FINER = [
+    ("convnextv2_atto", {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}, 16, 16),
+    ("convnextv2_atto", {"depths": (1, 1, 1, 2), "dims": (8, 16, 24, 32)}, 8, 32),
+    ("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}, 8, 8),
+    ("resnet18", {"layers": (1, 1, 1, 2), "channels": (8, 16, 24, 32)}, 16, 32),
+    ("resnet18", {"layers": (1, 1, 2, 1), "channels": (8, 16, 24, 32)}, 8, 16),
+    ("resnet50", {"layers": (1, 1, 2, 2), "channels": (4, 8, 12, 16)}, 8, 32),
+    ("resnet50d", {"layers": (1, 1, 1, 1), "channels": (4, 8, 12, 16)}, 16, 16),
+    ("resnet18_patchify", {"layers": (1, 1, 1, 1), "channels": (64, 8, 16, 24)}, 8, 16),
+]
+"""Networks whose later strides are dilation: name, settings, output stride, pixels of a patch."""
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(("name", "settings", "stride", "patch"), FINER)
+def test_both_modes_equal_the_meaning_at_a_finer_stride(
+    name: str, settings: dict[str, Any], stride: int, patch: int, training: bool
+) -> None:
+    network = build(name, **settings, output_stride=stride)
+    assert SparseEncoder(copy.deepcopy(network), mode="blocks", output_stride=stride).stride == stride
+    check_against_the_meaning(network, (3 * patch, 4 * patch), "quarter", training, patch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("patch", [32, 64])
+@pytest.mark.parametrize("stride", [16, 8])
+@pytest.mark.parametrize("name", ["convnext_atto", "convnextv2_tiny", "resnet18", "resnet50", "resnet50d"])
+def test_both_modes_equal_the_meaning_at_a_finer_stride_full_cross(
+    name: str, stride: int, patch: int, training: bool
+) -> None:
+    check_against_the_meaning(build(name, output_stride=stride), (128, 192), "quarter", training, patch)
 
 
 @pytest.mark.slow
@@ -214,6 +252,31 @@ def test_nothing_hidden_is_ever_read(name: str, training: bool, mode: Any) -> No
     for output, gradient in results[1:]:
         assert torch.equal(output, results[0][0])
         assert torch.equal(gradient, results[0][1])
+
+
+@pytest.mark.parametrize("mode", ["blocks", "masked"])
+@pytest.mark.parametrize(("name", "settings", "stride", "patch"), [FINER[1], FINER[4], FINER[6]])
+def test_nothing_hidden_is_ever_read_at_a_finer_stride(
+    name: str, settings: dict[str, Any], stride: int, patch: int, mode: Any
+) -> None:
+    frames, mask = make_batch((3 * patch, 4 * patch), "quarter", True, patch)
+    hidden = mask.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]
+    results = []
+    for poison in (0.0, float("nan")):
+        encoder = SparseEncoder(build(name, **settings, output_stride=stride), mode=mode)
+        results.append(output_and_gradient(encoder(torch.where(hidden, poison, frames), mask), encoder))
+    assert all(torch.equal(poisoned, clean) for poisoned, clean in zip(results[1], results[0], strict=True))
+
+
+@pytest.mark.parametrize(("name", "settings", "stride", "patch"), [FINER[0], FINER[5]])
+def test_all_visible_is_the_plain_network_at_a_finer_stride(
+    name: str, settings: dict[str, Any], stride: int, patch: int
+) -> None:
+    network = build(name, **settings, output_stride=stride).eval()
+    frames, mask = make_batch((2 * patch, 3 * patch), "all", True, patch)
+    expected = network.forward_features(frames)
+    for mode in ("blocks", "masked"):
+        assert output_error(SparseEncoder(copy.deepcopy(network), mode=mode)(frames, mask), expected) < 1e-10, mode
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])

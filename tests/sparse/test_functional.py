@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import AvgPool2dSame
 from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from videomac.sparse import triton_kernels as kernels
 from videomac.sparse.blocks import Halo
 from videomac.sparse.canvas import MaskedCanvas
 from videomac.sparse.functional import DepthwiseConvolution, GlobalResponseNormalization, Windows, as_rows
-from videomac.sparse.mixing import HaloConv2d, HaloConv2dSame, PatchConv2d
+from videomac.sparse.mixing import HaloAvgPool2dSame, HaloConv2d, HaloConv2dSame, PatchConv2d
 
 WINDOWS, COLUMNS = 0, 10**6
 
@@ -54,6 +55,10 @@ def gradients(output: Tensor, layer: nn.Module, x: Tensor) -> list[Tensor]:
         (8, 3, {"padding": 1, "stride": 2}, False),
         (2, 3, {"padding": 1, "stride": 2}, False),
         (2, 3, {"padding": 2, "dilation": 2}, False),
+        (8, 3, {"padding": 4, "dilation": 4}, False),
+        (1, 3, {"padding": 4, "dilation": 4}, False),
+        (4, 2, {"padding": 1, "dilation": 2}, False),  # ConvNeXt's second down-sampling layer without its stride,
+        (4, 2, {}, True),  # and its first one
         (4, (3, 1), {"padding": (1, 0)}, False),
         (4, 4, {"stride": 2}, True),
         (2, 5, {"stride": 2}, True),
@@ -126,6 +131,17 @@ def test_a_kernel_inside_its_stride_equals_the_whole_frame(size: int, kernel: An
 )
 def test_other_kernels_are_not_patches(kernel: int, options: dict[str, Any]) -> None:
     assert not PatchConv2d.fits(nn.Conv2d(5, 5, kernel, **options))
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(4, 2, 1), (1, 2, 1), (2, 3, 1), (4, 3, 2)])
+def test_average_pooling_with_same_padding_equals_the_whole_frame(size: int, kernel: int, stride: int) -> None:
+    blocks = layout()
+    layer = AvgPool2dSame(kernel, stride, ceil_mode=True, count_include_pad=False)
+    x = torch.randn(len(blocks), 5, size, size, dtype=torch.float64, requires_grad=True)
+    plain = gradients(blocks.from_canvas(layer(blocks.to_canvas(x))), layer, x)
+    layer.__class__ = HaloAvgPool2dSame
+    for ours, expected in zip(gradients(layer.on_blocks(x, blocks), layer, x), plain, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_depthwise_with_an_even_kernel() -> None:

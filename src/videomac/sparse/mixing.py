@@ -247,6 +247,20 @@ class HaloAvgPool2d(Mixing, nn.AvgPool2d):
         return None
 
 
+class HaloAvgPool2dSame(HaloAvgPool2d, AvgPool2dSame):
+    """Average pooling with "same" padding."""
+
+    def halo(self) -> Halo:
+        (k, s) = (_pair(self.kernel_size), _pair(self.stride))
+        return Halo(*_same(k[0], s[0]), *_same(k[1], s[1]))
+
+    def parent_forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, AvgPool2dSame.forward(self, x))  # type: ignore[no-untyped-call]
+
+    def obstacle(self) -> str | None:
+        return None
+
+
 class _CanvasOnly(Mixing):
     """A layer that mixes positions in its own way: right on the masked canvas, not known on blocks."""
 
@@ -261,10 +275,6 @@ class _CanvasOnly(Mixing):
 
 class CanvasBlurPool2d(_CanvasOnly, BlurPool2d):
     """Blur pooling (its reflection at the frame's border is its own)."""
-
-
-class CanvasAvgPool2dSame(_CanvasOnly, AvgPool2dSame):
-    """Average pooling with "same" padding."""
 
 
 class CanvasStdConv2d(_CanvasOnly, StdConv2d):
