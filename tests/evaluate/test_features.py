@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import timm
@@ -12,14 +13,16 @@ from torch import Tensor, nn
 from videomac.errors import UserError
 from videomac.evaluate.features import FeatureExtractor
 from videomac.evaluate.protocols import Stride
+from videomac.evaluate.stride import stages_of
+from videomac.models import official
 from videomac.models.resolve import resolve
 
 CONVNETS = ["resnet18", "convnextv2_atto", "tf_efficientnet_lite0", "regnetx_002", "resnet18_patchify"]
 
 
-def network(name: str) -> nn.Module:
+def network(name: str, **settings: Any) -> nn.Module:
     torch.manual_seed(0)
-    model: nn.Module = resolve(name)[0].eval()
+    model: nn.Module = resolve(name, **settings)[0].eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # some are initialised to 0, which would hide their branch
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -43,6 +46,51 @@ def test_a_dilated_network_repeats_the_plain_one_at_every_second_cell(name: str)
         torch.testing.assert_close(found[..., ::step, ::step], expected, rtol=1e-4, atol=1e-4)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert max(module.stride[0] for module in model.modules() if isinstance(module, nn.Conv2d)) > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "output_stride", "settings"),
+    [
+        ("resnet18", 16, {"layers": (1, 1, 1, 1), "channels": (8, 16, 24, 32)}),
+        ("resnet18", 8, {"layers": (1, 1, 1, 2), "channels": (8, 16, 24, 32)}),
+        ("resnet50", 16, {"layers": (1, 1, 1, 1), "channels": (4, 8, 12, 16)}),  # no layer left to dilate
+        ("convnextv2_atto", 16, {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}),
+    ],
+)
+def test_a_network_of_a_finer_stride_has_the_plain_networks_stages(
+    name: str, output_stride: int, settings: dict[str, Any]
+) -> None:
+    """What timm's `output_stride` does is what taking strides from the plain network does: the same maps, by number."""
+    plain, fine = network(name, **settings), network(name, **settings, output_stride=output_stride)
+    fine.load_state_dict(plain.state_dict())
+    frames = torch.rand(1, 3, 64, 96)
+    for stage in (2, 3, 4, -1):
+        native = min(2 ** (stage % 5 + 1), output_stride)
+        cases: list[tuple[Stride, int]] = [("native", native), (4, 4), (32, 32)]
+        for stride, expected_stride in cases:
+            found = FeatureExtractor(fine, stage=stage, stride=stride, dilate=True)
+            assert found.stride == expected_stride
+            of_plain = expected_stride if expected_stride <= native else native
+            maps = FeatureExtractor(plain, stage=stage, stride=of_plain, dilate=True)
+            with torch.inference_mode():
+                expected = nn.functional.avg_pool2d(maps(frames), expected_stride // of_plain)
+                torch.testing.assert_close(found(frames), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match="has stages 1 to 4: stage 5 does not exist"):
+        FeatureExtractor(fine, stage=5)
+
+
+def test_stages_of_one_stride_may_be_of_one_width() -> None:
+    settings = {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8], "output_stride": 8}
+    fine = timm.create_model("convnextv2_atto", num_classes=0, **settings)
+    assert [module for module, _ in stages_of(fine)] == ["stages.0", "stages.1", "stages.2", "stages.3"]
+    official.add_stage_norms(fine)
+    assert stages_of(fine) == [("stage_norms.0", 4), *((f"stage_norms.{stage}", 8) for stage in (1, 2, 3))]
+
+
+def test_a_stem_and_equal_blocks_are_no_stages_of_their_own() -> None:
+    with torch.device("meta"):
+        assert [stride for _, stride in stages_of(timm.create_model("resnet50_patchify"))] == [4, 8, 16, 32]
+        assert stages_of(timm.create_model("convmixer_768_32")) == [("blocks.31", 7)]
 
 
 @pytest.mark.parametrize("name", CONVNETS)

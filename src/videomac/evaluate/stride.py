@@ -56,17 +56,26 @@ def network_name(backbone: Any) -> str:
 
 
 def stages_of(model: Any) -> list[tuple[str, int]]:
-    """Module name and native stride of each stage with stride 4 and more, the last module of each stride."""
+    """Module name and native stride of each stage with stride 4 and more.
+
+    Of several modules of one stride the last is the stage: of a stem and what follows it, of the blocks of an isotropic
+    network. But timm's `output_stride`, which is 8 at least, gives stages one stride that stay stages: they differ in
+    width, or there is dilation where a stride was.
+    """
     info = getattr(model, "feature_info", None) or []
-    entries = [entry for entry in info if isinstance(entry, dict) and entry.get("module")]
-    stages = {int(entry["reduction"]): str(entry["module"]) for entry in entries if entry["reduction"] >= 4}
+    entries = [each for each in info if isinstance(each, dict) and each.get("module") and each["reduction"] >= 4]
+    tells = "module" if _is_dilated(model) else "num_chs"
+    last = {(each["reduction"], each["reduction"] > 4 and each[tells]): each for each in entries}
+    stages = [(str(each["module"]), int(each["reduction"])) for each in last.values()]
     if hasattr(model, "stage_norms"):  # a ConvNeXt of the authors' code: a norm after each stage belongs to it
-        stages = {
-            reduction: f"stage_norms.{index}"
-            for index, reduction in enumerate(stages)
-            if index < len(model.stage_norms)
-        }
-    return [(module, reduction) for reduction, module in stages.items()]
+        count = len(model.stage_norms)
+        stages = [(f"stage_norms.{index}", reduction) for index, (_, reduction) in enumerate(stages[:count])]
+    return stages
+
+
+def _is_dilated(model: Any) -> bool:
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    return any(max(module.dilation) > 1 for module in modules if isinstance(module, nn.Conv2d))
 
 
 def at_stage(model: nn.Module, stage: int, stride: Stride, dilate: bool) -> tuple[nn.Module, str]:
@@ -74,7 +83,8 @@ def at_stage(model: nn.Module, stage: int, stride: Stride, dilate: bool) -> tupl
 
     Args:
         model: a network that is changed (strides are set to 1): hand over a copy.
-        stage: 1 for stride 4 and so on, or -1 for the last; a network of one stage has no other.
+        stage: 1 for stride 4 and so on, or -1 for the last; a network of one stage has no other. Those of a network with
+            `output_stride` have the numbers that they have without it.
         stride: pixels per cell; a multiple of the stage's own is reached by averaging cells.
         dilate: dilate the layers after a removed stride.
 
@@ -150,7 +160,8 @@ def _set_to_one(model: nn.Module, name: str, module: Any, dilation: int) -> None
         raise UserError(f"{network_name(model)}: the stride of {name} ({type(module).__name__}) cannot be set to 1")
     steps = [dilation * d for d in _pair(module.dilation)]
     same = type(module).__name__ in ("Conv2dSame", "MaxPool2dSame")  # timm's TensorFlow padding
-    left = [(k - s) // 2 if same else p for k, s, p in zip(kernel, stride, _padding(module), strict=True)]
+    extent = [d * (k - 1) + 1 for d, k in zip(_pair(module.dilation), kernel, strict=True)]
+    left = [(e - s) // 2 if same else p for e, s, p in zip(extent, stride, _padding(module), strict=True)]
     left = [dilation * p for p in left]
     right = [d * (k - 1) - p for d, k, p in zip(steps, kernel, left, strict=True)]
     value = -torch.inf if isinstance(module, nn.MaxPool2d) else 0.0
