@@ -91,6 +91,31 @@ def test_settings_reach_timm() -> None:
     assert model.stages[0].blocks[1].drop_path.drop_prob == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("stride", [32, 16, 8])
+@pytest.mark.parametrize("name", ["convnextv2_atto", "resnet18", "resnet50_patchify", "convnext_tiny_no_layer_scale"])
+def test_a_finer_stride_changes_no_weight(name: str, stride: int) -> None:
+    with torch.device("meta"):
+        fine, plain = create_backbone(name, stride), create_backbone(name)
+        features = fine.eval().forward_features(torch.zeros(1, 3, 64, 96))
+    assert features.shape == (1, plain.num_features, 64 // stride, 96 // stride)
+    shapes = [{key: value.shape for key, value in net.state_dict().items()} for net in (fine, plain)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [("densenet121", 16), ("vgg16", 16), ("ghostnet_100", 8), ("resnet18", 12), ("convnextv2_atto", -8)],
+)
+def test_a_stride_that_timm_does_not_build_is_one_sentence(name: str, stride: int) -> None:
+    with pytest.raises(UserError, match=rf"^timm does not build {name} with output_stride {stride}: leave it out"):
+        create_backbone(name, stride)
+
+
+def test_other_faults_are_not_taken_for_the_strides() -> None:
+    with pytest.raises(TypeError, match="depth_of_nothing"):
+        create_backbone("resnet18", 16, depth_of_nothing=3)
+
+
 def test_unknown_name_offers_the_closest() -> None:
     with pytest.raises(UserError, match=r"unknown backbone 'convnextv2_atta': did you mean convnextv2_atto"):
         create_backbone("convnextv2_atta")

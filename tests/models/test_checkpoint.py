@@ -50,6 +50,8 @@ def dense(model: VideoMAC, which: str) -> torch.Tensor:
         ("resnet18", {"layers": [1, 1, 1, 1]}),
         ("resnet18_patchify", {"layers": [1, 1, 1, 1]}),
         ("convnextv2_small_isotropic", {"depth": 2, "dim": 16}),
+        ("convnextv2_atto", {"output_stride": 16}),
+        ("resnet18", {"layers": [1, 1, 1, 1], "output_stride": 8}),
     ],
 )
 def test_export_opens_in_timm(name: str, model_args: dict[str, Any], tmp_path: Path) -> None:
@@ -78,6 +80,23 @@ def test_export_of_a_network_with_other_arguments(tmp_path: Path) -> None:
     opened = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
     torch.testing.assert_close(opened.forward_features(FRAMES), dense(model, "online"))
     torch.testing.assert_close(load_backbone(tmp_path).forward_features(FRAMES), dense(model, "online"))
+
+
+def test_a_finer_stride_is_kept_by_runs_and_exports(tmp_path: Path) -> None:
+    model = small_model(output_stride=8)
+    expected = dense(model, "online")
+    assert expected.shape == (2, 16, 8, 12)
+    run = save_run(model, tmp_path / "run" / "checkpoints" / "last.ckpt").parents[1]
+    assert save_backbone(model, tmp_path / "export", name="convnextv2_tiny") == []
+    assert json.loads((tmp_path / "export" / "config.json").read_text())["model_args"] == {**SMALL, "output_stride": 8}
+    opened = timm.create_model(f"local-dir:{tmp_path / 'export'}", pretrained=True)
+    for network in (opened, load_backbone(tmp_path / "export"), load_backbone(run)):
+        torch.testing.assert_close(network.forward_features(FRAMES), expected)
+    again = load_videomac(run)
+    assert again.arguments == model.arguments
+    assert (again.online.encoder.stride, again.patch_size) == (8, 32)
+    mask = model.sample_mask(2, (64, 96))
+    torch.testing.assert_close(again.online(FRAMES, mask), model.online(FRAMES, mask))
 
 
 def test_the_tag_of_older_weights_is_dropped(tmp_path: Path) -> None:

@@ -244,6 +244,44 @@ def test_patches_larger_than_the_stride() -> None:
     assert out.online_loss.item() == pytest.approx(literal_mean_square(out.online_prediction, goal, out.mask))
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("stride", "patch"), [(16, 32), (8, 16)])
+def test_a_finer_map_of_the_patches_is_put_together_to_their_pixels(stride: int, patch: int, mode: str) -> None:
+    torch.manual_seed(0)
+    given = {} if patch == 32 else {"patch_size": patch}  # 32 whatever the stride
+    settings = {"depths": [1, 1, 1, 1], "dims": [4, 8, 12, 16]}
+    model = VideoMAC(
+        "convnextv2_tiny", mode=mode, decoder_width=8, backbone_args=settings, output_stride=stride, **given
+    ).double()
+    assert (model.patch_size, model.online.encoder.stride, model.online.encoder.mode) == (patch, stride, mode)
+    pair = torch.randn(2, 2, 3, 3 * patch, 4 * patch, dtype=torch.float64)
+    out = model(pair)
+    assert out.mask.shape == (2, 3, 4)
+    # Literally: the head's values of a cell, row by row, are the pixels under it, and patches are cut from all pixels.
+    decoder, features = model.online.decoder, model.online.encoder(pair[:, 0], out.mask)
+    hidden = out.mask.repeat_interleave(patch // stride, 1).repeat_interleave(patch // stride, 2)[:, None]
+    cells = decoder.head(decoder.blocks(torch.where(hidden, decoder.mask_token, decoder.projection(features))))
+    pixels = cells.new_zeros(2, 3, 3 * patch, 4 * patch)
+    for y in range(cells.shape[2]):
+        for x in range(cells.shape[3]):
+            cell = cells[:, :, y, x].view(2, stride, stride, 3).permute(0, 3, 1, 2)
+            pixels[:, :, y * stride : (y + 1) * stride, x * stride : (x + 1) * stride] = cell
+    torch.testing.assert_close(out.online_prediction, patchify(pixels, patch))
+    goal = normalize_patches(patchify(pair[:, 0], patch))
+    assert out.online_loss.item() == pytest.approx(literal_mean_square(out.online_prediction, goal, out.mask))
+    out.loss.backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.online.parameters() if p.requires_grad)
+
+
+def test_a_network_is_not_of_another_stride_than_asked_for() -> None:
+    with pytest.raises(UserError, match="ConvNeXt has a stride of 32, not the output_stride 16 that is asked for"):
+        VideoMAC(small_convnext(), output_stride=16)
+    with pytest.raises(UserError, match="IsotropicConvNeXt has a stride of 16, not the output_stride 8"):
+        VideoMAC("convnextv2_small_isotropic", backbone_args={"depth": 1, "dim": 8}, output_stride=8)
+    with pytest.raises(ValueError, match="patch_size 24 must be a multiple of the network's stride 16"):
+        VideoMAC("test_convnext", patch_size=24, output_stride=16)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", MODES)
 def test_masks_on_the_cpu_serve_frames_on_the_gpu(mode: str) -> None:
@@ -342,11 +380,15 @@ def test_options_of_a_run_reach_the_model_by_name() -> None:
         **{"mask_ratio": 0.5, "patch_size": 64, "symmetric": False, "decoder_width": 16, "decoder_depth": 2},
         **{"gamma": 0.3, "norm_pix_loss": False, "mode": "masked", "preset": "official", "online_loss": False},
         **{"target_loss": False, "consistency_loss": True, "target_gradient": True, "drop_path": 0.2},
+        **{"output_stride": 16},
     }
     config = PretrainConfig(**run, **changed)  # type: ignore[arg-type]
     expected = {name: value for name, value in changed.items() if name != "drop_path"}
     arguments = build_model(config).arguments
-    assert arguments == {**expected, "backbone": "test_convnext", "backbone_args": {"drop_path_rate": 0.2}}
+    assert arguments == {
+        **{**expected, "backbone": "test_convnext"},
+        "backbone_args": {"drop_path_rate": 0.2, "output_stride": 16},
+    }
 
 
 def test_autocast_keeps_the_losses_in_float32() -> None:

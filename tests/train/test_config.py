@@ -49,6 +49,10 @@ def test_the_defaults_are_the_papers():
         ({"decoder_depth": 100_000}, "decoder_depth must be at most 256"),
         ({"held_out": 10**6}, "held_out must lie between 0 and 1024"),
         ({"patch_size": -32}, "patch_size must be at least 1"),
+        *(
+            ({"output_stride": n}, f"output_stride must be one of 32, 16, 8 or null, but is {n}$")
+            for n in (1, 12, 64, -8)
+        ),
         ({"trainer": {"max_steps": 3}}, "trainer.max_steps cannot be given"),
         ({"online_loss": False, "consistency_loss": False}, "nothing would train"),
     ],
@@ -56,6 +60,22 @@ def test_the_defaults_are_the_papers():
 def test_what_cannot_work_is_refused_by_name(options, words):
     with pytest.raises(UserError, match=words):
         config(**options)
+
+
+@pytest.mark.parametrize("stride", ["1", "12", "64", "-8"])
+def test_a_wrong_output_stride_is_one_sentence_on_the_command_line(stride: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["pretrain", "--data=v", "--backbone=resnet18", "--out=o", f"--output_stride={stride}"])
+    assert ended.value.code == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert re.fullmatch(f"videomac: error: output_stride must be one of 32, 16, 8 or null, but is '{stride}'", sentence)
+
+
+def test_the_help_shows_the_output_stride_with_the_method(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--help"])
+    method = capsys.readouterr().out.lower().partition("\nmethod")[2].partition("\noptimisation")[0]
+    assert "--output_stride" in method and "32, 16 or 8" in method and "--patch_size" in method
 
 
 def test_a_short_run_warms_up_for_a_tenth():

@@ -14,7 +14,7 @@ from timm.layers import DropPath
 import videomac
 from tests.train.runs import assert_equal, command, damaged, options, rows
 from videomac.errors import UserError
-from videomac.models.checkpoint import load_videomac
+from videomac.models.checkpoint import load_backbone, load_videomac
 from videomac.train import plan
 from videomac.train.config import PretrainConfig
 from videomac.train.pretrain import build_model
@@ -108,6 +108,8 @@ def test_an_out_folder_with_a_run_is_refused_and_overwriting_spares_other_files(
     [
         ({"image_size": 100}, "image_size 100x100 does not divide into patches of 32 pixels"),
         ({"patch_size": 48}, "48 must be a multiple of .* stride 32"),
+        ({"output_stride": 16, "patch_size": 24}, "24 must be a multiple of .* stride 16"),
+        ({"output_stride": 16, "backbone": "densenet121"}, "timm does not build densenet121 with output_stride 16"),
         ({"global_batch_size": 512}, "holds 86 training pairs, fewer than one batch: .*--recipe small"),
         ({"global_batch_size": 2, "accumulate": 4}, "too small for 1 process.es. .*: make it 4 or more"),
         ({"backbone": "test_convnxt"}, "unknown backbone 'test_convnxt'.*test_convnext"),
@@ -203,6 +205,20 @@ def test_weights_of_another_network_are_refused_in_a_sentence(small_run, clips, 
     with pytest.raises(UserError, match=f"init_from .*{sentence}") as refused:
         videomac.pretrain(**options(clips, tmp_path / "other", init_from=small_run / source, **changed))
     assert len(str(refused.value).replace(str(small_run), "RUN")) < 290
+
+
+def test_a_finer_stride_is_kept_by_the_run_and_may_not_change(small_run, clips, tmp_path):
+    changed = {"output_stride": 16, "epochs": 1, "global_batch_size": 64, "base_lr": 0.0, "held_out": 2}
+    out = tmp_path / "run"
+    videomac.pretrain(**options(clips, out, **changed, init_from=small_run / "backbone"))  # weights of any stride
+    found, given = load_backbone(out), load_backbone(small_run)
+    torch.testing.assert_close(found.state_dict(), given.state_dict(), rtol=0, atol=0)
+    assert found.forward_features(torch.zeros(1, 3, 64, 96)).shape[-2:] == (4, 6)
+    assert load_videomac(out).patch_size == 32
+    with pytest.raises(UserError, match=r"output_stride differ from its config\.yaml"):
+        videomac.pretrain(**options(clips, out, **{**changed, "output_stride": 8}, resume=True))
+    with pytest.raises(UserError, match="was made with output_stride 16, not 32: pass --output_stride 16, or start"):
+        videomac.pretrain(**options(clips, tmp_path / "other", init_from=out))
 
 
 def test_a_patch_that_is_the_default_fits_one_that_was_given(small_run, clips, tmp_path):

@@ -83,8 +83,8 @@ def at_stage(model: nn.Module, stage: int, stride: Stride, dilate: bool) -> tupl
 
     Args:
         model: a network that is changed (strides are set to 1): hand over a copy.
-        stage: 1 for stride 4 and so on, or -1 for the last; a network of one stage has no other. Those of a network with
-            `output_stride` have the numbers that they have without it.
+        stage: 1 for stride 4 and so on, or -1 for the last; a network of one stage has no other. With `output_stride` a
+            stage has the number that it has without.
         stride: pixels per cell; a multiple of the stage's own is reached by averaging cells.
         dilate: dilate the layers after a removed stride.
 

@@ -25,11 +25,17 @@ SOURCES = ("hf-hub", "local-dir", "hf_hub")
 """What timm takes before a colon."""
 
 
-def create_backbone(name: str, **timm_kwargs: Any) -> nn.Module:
+def create_backbone(name: str, output_stride: int | None = None, **timm_kwargs: Any) -> nn.Module:
     """A timm network without its classifier: `timm.create_model(name, num_classes=0, **timm_kwargs)`.
 
+    Args:
+        name: timm's.
+        output_stride: handed to timm unless None, because many networks do not take it.
+        **timm_kwargs: timm's further arguments.
+
     Raises:
-        UserError: timm knows no such network (the sentence offers the closest names), or cannot get its weights.
+        UserError: timm knows no such network (the sentence offers the closest names), cannot get its weights, or does
+            not build it with this `output_stride`.
     """
     architecture = name.split(".")[0]
     if ":" in name and name.partition(":")[0] not in SOURCES:
@@ -38,6 +44,8 @@ def create_backbone(name: str, **timm_kwargs: Any) -> nn.Module:
         close = close_names(architecture, timm.list_models(), 3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models() for the names."
         raise UserError(f"unknown backbone {name!r}: {hint}")
+    if output_stride is not None:
+        timm_kwargs["output_stride"] = output_stride
     try:
         backbone: nn.Module = timm.create_model(name, num_classes=0, **timm_kwargs)
     except (OSError, HfHubHTTPError, RuntimeError) as error:
@@ -47,6 +55,14 @@ def create_backbone(name: str, **timm_kwargs: Any) -> nn.Module:
         raise UserError(
             f"timm cannot get the weights of {name} ({reason}): check the name and its tag, and the connection, or "
             "name a folder of weights"
+        ) from error
+    except (TypeError, AssertionError) as error:
+        # Some networks do not take it; others assert, mostly without a word, that they can have it.
+        if output_stride is None or (isinstance(error, TypeError) and "output_stride" not in str(error)):
+            raise
+        raise UserError(
+            f"timm does not build {name} with output_stride {output_stride}: leave it out, or give 32, 16 or 8 to a "
+            "ConvNeXt or ResNet"
         ) from error
     return backbone
 

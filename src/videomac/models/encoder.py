@@ -31,6 +31,9 @@ class SparseEncoder(nn.Module):
         mode: "blocks" computes visible patches only; "masked" computes the whole frame and hides cells before every
             layer that mixes positions (the reference, and the fallback); "auto" takes blocks wherever the network
             allows it.
+        output_stride: pixels per cell of the output, 32, 16 or 8: timm then builds the network so that its later
+            strides become dilation, with the same weights (ConvNeXt, ResNet and some other families). None: what the
+            network has. A network that is given as a module must have been built with it.
 
     Attributes:
         backbone: the network.
@@ -41,12 +44,13 @@ class SparseEncoder(nn.Module):
         layers: what became of each layer.
 
     Raises:
-        UserError: neither mode (or not the one asked for) can run the network; the message names the layer.
+        UserError: neither mode (or not the one asked for) can run the network; the message names the layer. Or it does
+            not have the `output_stride` asked for.
     """
 
-    def __init__(self, backbone: str | nn.Module, mode: Mode = "auto") -> None:
+    def __init__(self, backbone: str | nn.Module, mode: Mode = "auto", output_stride: int | None = None) -> None:
         super().__init__()
-        network = create_backbone(backbone) if isinstance(backbone, str) else backbone
+        network = create_backbone(backbone, output_stride) if isinstance(backbone, str) else backbone
         name = backbone if isinstance(backbone, str) else type(backbone).__name__
         if mode not in ("auto", "blocks", "masked"):
             raise ValueError(f"mode must be 'auto', 'blocks' or 'masked', not {mode!r}")
@@ -56,6 +60,11 @@ class SparseEncoder(nn.Module):
             raise UserError(_refusal(name, network, str(error))) from error
         if examined.masked_obstacle is not None:
             raise UserError(_refusal(name, network, examined.masked_obstacle))
+        if output_stride not in (None, examined.stride):
+            raise UserError(
+                f"{name} has a stride of {examined.stride}, not the output_stride {output_stride} that is asked for: "
+                "leave it out, or take a ConvNeXt or ResNet that timm builds with it"
+            )
         if mode == "blocks" and examined.blocks_obstacle is not None:
             raise UserError(f"{name} cannot run in mode='blocks': {examined.blocks_obstacle}; mode='masked' can")
         self.mode: Literal["blocks", "masked"] = "masked" if mode == "masked" or examined.blocks_obstacle else "blocks"

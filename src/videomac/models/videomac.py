@@ -59,13 +59,18 @@ class PreparedMask(NamedTuple):
     b: Layout
 
 
+PATCH_SIZE = 32
+"""Pixels per patch: the paper's, which is the stride that ConvNeXt and ResNet have unless `output_stride` is given."""
+
+
 class VideoMAC(nn.Module):
     """Masked video modelling for ConvNets: an online and a target autoencoder on a pair of frames.
 
     Args:
         backbone: timm name, or a timm module (used in place).
         mask_ratio: share of the patches to hide, in (0, 1).
-        patch_size: pixels per mask patch, a multiple of the network's stride; None: the stride (32 for most networks).
+        patch_size: pixels per mask patch, a multiple of the network's stride; None: the stride (32 for most networks),
+            and 32 whatever the `output_stride`: a finer map of the same patches. Smaller patches make an easier task.
         symmetric: both frames lose the same patches; False: each its own, equally many (Table 3d).
         decoder_width: channels of the decoder.
         decoder_depth: blocks of the decoder.
@@ -80,11 +85,13 @@ class VideoMAC(nn.Module):
             no gradient reaches, so it shifts the logged loss and trains nothing. True: the online network
             reconstructs frame b as well, and that error is the target loss and trains it.
         backbone_args: timm's arguments for a `backbone` given by name, such as `drop_path_rate`.
+        output_stride: pixels per cell of the encoder's output, 32, 16 or 8; see `SparseEncoder`. It becomes one of
+            the `backbone_args`, with which timm opens the exported network again.
 
     Raises:
         ValueError: a ratio outside (0, 1), a patch that is not a multiple of the stride, an unknown preset, or losses
             switched off such that nothing would train the online network.
-        UserError: an unknown backbone.
+        UserError: an unknown backbone, or one that cannot have this `output_stride`.
     """
 
     def __init__(
@@ -104,6 +111,7 @@ class VideoMAC(nn.Module):
         consistency_loss: bool = True,
         target_gradient: bool = False,
         backbone_args: Mapping[str, Any] | None = None,
+        output_stride: int | None = None,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
@@ -115,19 +123,22 @@ class VideoMAC(nn.Module):
             raise ValueError(f'preset must be "paper" or "official", got {preset!r}')
         require_something_to_train(online_loss, target_loss, consistency_loss, gamma, target_gradient)
         name = backbone if isinstance(backbone, str) else _architecture(backbone)
-        self.arguments = {**arguments, "backbone": name, "backbone_args": dict(backbone_args or {})}
+        backbone_args = dict(backbone_args or {})
+        if output_stride is not None:
+            backbone_args["output_stride"] = output_stride
+        self.arguments = {**arguments, "backbone": name, "backbone_args": backbone_args}
         """The constructor's arguments as plain values: what a checkpoint keeps, to build the model again."""
         self.loss_weights = (float(online_loss), float(target_loss), gamma * consistency_loss)
         """Of the online, target and consistency loss in Eq. 3; 0 for one that is switched off."""
         self.mask_ratio, self.symmetric, self.preset = mask_ratio, symmetric, preset
         self.norm_pix_loss, self.target_gradient = norm_pix_loss, target_gradient
 
-        network = create_backbone(backbone, **(backbone_args or {})) if isinstance(backbone, str) else backbone
+        network = create_backbone(backbone, **backbone_args) if isinstance(backbone, str) else backbone
         is_official = preset == "official"
         if is_official:
             network = official.normalize_over_batch(official.add_stage_norms(network))
-        encoder = SparseEncoder(network, mode=mode)
-        self.patch_size = patch_size or encoder.stride
+        encoder = SparseEncoder(network, mode=mode, output_stride=output_stride)
+        self.patch_size = patch_size or (encoder.stride if output_stride is None else PATCH_SIZE)
         decoder = Decoder(
             encoder.num_features, encoder.stride, self.patch_size, decoder_width, decoder_depth, use_grn=is_official
         )

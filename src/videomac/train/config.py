@@ -81,7 +81,7 @@ class PretrainConfig(TrainConfig):
     """
 
     image_size: int | tuple[int, int] = by_recipe()
-    """Side of the square crop, or [height, width], in pixels; the backbone's stride must divide it.
+    """Side of the square crop, or [height, width], in pixels; the patch must divide it.
     224, or 128 (small)."""
     frame_gap: int | str = 1
     """Distance between the two frames of a pair: a number of frames, or a time such as 40ms."""
@@ -99,8 +99,13 @@ class PretrainConfig(TrainConfig):
     """Follow the paper's text, or the choices of the authors' released code."""
     mask_ratio: float = 0.75
     """Share of the patches that is hidden, above 0 and below 1."""
+    output_stride: Literal[32, 16, 8] | None = None
+    """Pixels per cell of the backbone's output, 32, 16 or 8; the backbone's own unless given.
+
+    A finer one turns later strides into dilation, at a price in time; for ConvNeXt, ResNet and some others of timm.
+    """
     patch_size: int | None = None
-    """Side of a patch in pixels, a multiple of the backbone's stride, which is the default."""
+    """Side of a patch in pixels, a multiple of the backbone's stride, which is the default; 32 with output_stride."""
     symmetric: bool = True
     """Hide the same patches in both frames of a pair."""
     gamma: float = 1.0

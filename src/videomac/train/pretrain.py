@@ -191,8 +191,11 @@ def _require_same(asked: VideoMAC, given: VideoMAC, source: str) -> None:
     Raises:
         UserError: names the first option that must be another one.
     """
-    wanted, found = ({**model.arguments, "patch_size": model.patch_size} for model in (asked, given))
-    for key in ("backbone", "preset", "patch_size", "decoder_width", "decoder_depth"):
+    wanted, found = (
+        {**model.arguments, "patch_size": model.patch_size, "output_stride": model.online.encoder.stride}
+        for model in (asked, given)
+    )
+    for key in ("backbone", "preset", "output_stride", "patch_size", "decoder_width", "decoder_depth"):
         if wanted[key] != found[key]:
             raise UserError(
                 f"init_from {source} was made with {key} {found[key]}, not {wanted[key]}: pass --{key} {found[key]}, "
