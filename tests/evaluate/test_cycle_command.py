@@ -160,6 +160,7 @@ def test_bad_input(clips: Path, backbone: Path, tmp_path: Path) -> None:
     assert "unknown backbone" in complaint(name="test_convnet")
     assert "has stages 1 to 4: stage 5 does not exist" in complaint(stage=5)
     assert "no multiple" in complaint(stage=3, stride=24, short_side=192)
+    assert "has kept no checkpoint of an epoch, so there is no --curve" in complaint(curve=True)
     assert "no such folder or video file" in complaint(data=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "no video in" in complaint(data=tmp_path / "empty")
@@ -172,11 +173,22 @@ def test_bad_input(clips: Path, backbone: Path, tmp_path: Path) -> None:
     assert "frame_gap must be" in complaint(frame_gap="soon")
 
 
-def test_a_run_on_its_training_footage_is_told_so(
+def test_a_run_has_a_curve_and_is_told_of_its_training_footage(
     clips: Path, small_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in (small_run, small_run / "backbone", small_run / "checkpoints" / "last.ckpt"):
         assert run_trained_on(str(name), clips) == small_run
     assert run_trained_on(str(small_run), tmp_path) is None and run_trained_on("resnet18", clips) is None
-    run(EvalCycleConfig(clips, str(small_run), tmp_path / "out", **{**QUICK, "num_clips": 2}))
+    out = tmp_path / "out"
+    numbers = run(EvalCycleConfig(clips, str(small_run), out, curve=True, **{**QUICK, "num_clips": 2}))
     assert f"{small_run} was trained on these videos, which flatters it" in caplog.text
+
+    with (out / "curve.csv").open() as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    kept = sorted(int(path.stem[-4:]) for path in (small_run / "checkpoints").glob("epoch-*.ckpt"))
+    assert [row["epoch"] for row in rows] == [0, *kept] and len(kept) > 1
+    assert rows[0]["score"] == numbers["random_weights"]
+    assert rows[-1]["score"] == numbers["network"]  # the last epoch was kept
+    assert rows[-1]["difference"] == numbers["difference"] and rows[-1]["low"] == numbers["difference_low"]
+    with Image.open(out / "curve.png") as picture:
+        assert min(picture.size) > 300

@@ -222,6 +222,8 @@ class EvalCycleConfig:
     """cpu, cuda, mps, or auto."""
     batch_size: int = 8
     """Frames that go through the backbone at once."""
+    curve: bool = False
+    """Of a run: also score the checkpoints that it kept (`pretrain --keep_epochs`), and draw the curve."""
     overwrite: bool = False
     """Replace what an earlier call left in the out folder."""
 

@@ -23,12 +23,12 @@ from videomac.errors import UserError
 from videomac.evaluate.config import EvalCycleConfig
 from videomac.evaluate.cycle import still, travel
 from videomac.evaluate.cycle_clips import Planted, plant
-from videomac.evaluate.cycle_pictures import Shown, draw_clips, draw_scores
+from videomac.evaluate.cycle_pictures import Shown, draw_clips, draw_curve, draw_scores
 from videomac.evaluate.features import RAW_PIXELS, FeatureExtractor
 from videomac.evaluate.stride import network_name
 from videomac.models import official
 from videomac.models.backbones import create_backbone
-from videomac.models.checkpoint import load_videomac
+from videomac.models.checkpoint import load_backbone, load_videomac
 from videomac.models.resolve import find_weights, resolve
 from videomac.utils.device import pick_device
 from videomac.utils.frame_gap import FrameGap
@@ -36,7 +36,7 @@ from videomac.utils.reading import read_text, reading
 from videomac.utils.run_dir import holds_out_dir, prepare_out_dir, write_metrics, write_rows
 from videomac.utils.spacing import evenly_spaced
 
-OWNED = ("config.yaml", "metrics.json", "environment.json", "report.html", "metrics.csv", "scores.png", "tracks.png")
+OWNED = ("config.yaml", "metrics.json", "environment.json", "report.html", "*.csv", "*.png")
 NETWORKS = ("network", "random weights", "raw pixels")
 STILL = "staying still"
 SHOWN_CLIPS = 4
@@ -76,6 +76,7 @@ def run(config: EvalCycleConfig) -> dict[str, Any]:
             folder in use.
     """
     device = pick_device(config.device)
+    kept = kept_epochs(config.backbone) if config.curve else {}
     networks = {name: network.to(device) for name, network in _networks(config).items()}
     clips = choose_clips(config)
     if (folder := run_trained_on(config.backbone, config.data)) is not None:
@@ -92,7 +93,26 @@ def run(config: EvalCycleConfig) -> dict[str, Any]:
             shown.append(Shown(clip.name, planted, {name: returns[name] for name in NETWORKS[:2]}))
     if not scores:
         raise UserError(f"no clip of {config.data} can be read: the warnings above say why")
-    return _report(config, scores, shown)
+    metrics = _report(config, scores, shown)
+    if kept:
+        _report_curve(config, kept, [clip for clip in clips if clip.name in scores], scores)
+    write_metrics(config.out, metrics)
+    return metrics
+
+
+def kept_epochs(run: str) -> dict[int, Path]:
+    """The checkpoints that a run has kept, by their epochs.
+
+    Raises:
+        UserError: it has kept none.
+    """
+    found = sorted((Path(run) / "checkpoints").glob("epoch-*.ckpt"))
+    if not found:
+        raise UserError(
+            f"{run} has kept no checkpoint of an epoch, so there is no --curve: name a run's folder, and pre-train "
+            "with --keep_epochs"
+        )
+    return {int(path.stem.removeprefix("epoch-")): path for path in found}
 
 
 def _planted(clips: Sequence[Clip], short_side: int) -> Iterator[tuple[Clip, Planted]]:
@@ -157,8 +177,11 @@ def _networks(config: EvalCycleConfig) -> dict[str, FeatureExtractor]:
             )
         random = initialisation_of(config.backbone, backbone, config.seed)
     found: list[Any] = [backbone, random, RAW_PIXELS]
-    settings: dict[str, Any] = {"stage": config.stage, "stride": config.stride, "dilate": True, "required": True}
-    return {name: FeatureExtractor(one, **settings) for name, one in zip(NETWORKS, found, strict=True)}
+    return {name: _extractor(one, config) for name, one in zip(NETWORKS, found, strict=True)}
+
+
+def _extractor(network: Any, config: EvalCycleConfig) -> FeatureExtractor:
+    return FeatureExtractor(network, stage=config.stage, stride=config.stride, dilate=True, required=True)
 
 
 def initialisation_of(name: str, backbone: nn.Module, seed: int) -> nn.Module:
@@ -228,7 +251,6 @@ def _report(config: EvalCycleConfig, scores: dict[str, dict[str, float]], shown:
     draw_clips(shown, config.out / "tracks.png")
     metrics: dict[str, Any] = {name.replace(" ", "_"): float(np.mean(values)) for name, values in columns.items()}
     metrics |= {"difference": float(lead.mean()), "difference_low": low, "difference_high": high, "clips": len(rows)}
-    write_metrics(config.out, metrics)
     print(
         f"{config.backbone}, stage {config.stage}: score {metrics['network']:.3f}, with random weights "
         f"{metrics['random_weights']:.3f}, raw pixels {metrics['raw_pixels']:.3f}, staying still "
@@ -237,6 +259,24 @@ def _report(config: EvalCycleConfig, scores: dict[str, dict[str, float]], shown:
     )
     print(f"scores.png and tracks.png are in {config.out}", flush=True)
     return metrics
+
+
+def _report_curve(
+    config: EvalCycleConfig, kept: dict[int, Path], clips: Sequence[Clip], scores: dict[str, dict[str, float]]
+) -> None:
+    """Write how the score rose over the epochs that the run kept, from its random weights on."""
+    before = np.array([scores[clip.name][NETWORKS[1]] for clip in clips])
+    rows = [{"epoch": 0, "score": float(before.mean()), "difference": 0.0, "low": 0.0, "high": 0.0}]
+    for epoch, path in kept.items():
+        network = _extractor(load_backbone(path, config.network), config).to(pick_device(config.device))
+        after = [travel(network, planted, config.batch_size).score for _, planted in _planted(clips, config.short_side)]
+        lead = np.array(after) - before
+        low, high = interval(lead)
+        mean, gain = float(np.mean(after)), float(lead.mean())
+        rows.append({"epoch": epoch, "score": mean, "difference": gain, "low": low, "high": high})
+        print(f"epoch {epoch}: score {mean:.3f}, {gain:+.3f} ({low:+.3f} to {high:+.3f})", flush=True)
+    write_rows(config.out / "curve.csv", rows)
+    draw_curve(rows, config.out / "curve.png")
 
 
 def interval(differences: Any, draws: int = DRAWS) -> tuple[float, float]:

@@ -151,3 +151,25 @@ def draw_scores(scores: Mapping[str, Sequence[float]], interval: tuple[float, fl
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
+
+
+def draw_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Draw the score over the epochs.
+
+    Args:
+        rows: "epoch", "score", and "low" and "high" of its lead over the first row, that of the random weights.
+        path: of the PNG.
+    """
+    epochs, values = [row["epoch"] for row in rows], [row["score"] for row in rows]
+    low, high = ([values[0] + row[key] for row in rows] for key in ("low", "high"))
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.axhline(values[0], color=FAINT, linewidth=0.8, linestyle=":")
+    axis.annotate("random weights", (epochs[-1], values[0]), ha="right", va="bottom", color=FAINT)
+    axis.fill_between(epochs, low, high, color=COLOURS[0], alpha=0.18, linewidth=0)
+    axis.plot(epochs, values, color=COLOURS[0], marker="o")
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("score, with the interval of its lead")
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
