@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from videomac.study.runs import Run, runs_of
 from videomac.study.store import read_stored
 from videomac.train import pretrain
 from videomac.utils.run_dir import hold
+
+PATIENCE = 60
+"""Seconds that a run's folder may be held by another process."""
 
 
 def make(study: Study, run: Run, data: Path, benchmark: Path, images: Path | None) -> None:
@@ -34,13 +38,29 @@ def make(study: Study, run: Run, data: Path, benchmark: Path, images: Path | Non
     Raises:
         UserError: an option that cannot work, unusable data, another process that makes the same run.
     """
-    with hold(run.folder):
+    with ExitStack() as stack:
+        _take(run.folder, stack)
         missing = run.missing(study)
         if run.pretraining in missing:
             pretrain.run(study.pretraining(run.row, run.seed, data, run.pretraining))
         judge(study, run, benchmark, missing)
         if run.probe in missing and images is not None:
             probe.run(study.probing(str(run.pretraining), images, run.probe))
+
+
+def _take(folder: Path, stack: ExitStack) -> None:
+    """Hold a run's folder; a process of a study that has been killed may still be saving there.
+
+    Raises:
+        UserError: it is held for longer than that takes.
+    """
+    for _ in range(PATIENCE):
+        try:
+            stack.enter_context(hold(folder))
+            return
+        except UserError:
+            time.sleep(1)
+    stack.enter_context(hold(folder))
 
 
 def judge(study: Study, run: Run, benchmark: Path, missing: list[Path]) -> None:
