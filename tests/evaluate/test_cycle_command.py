@@ -179,6 +179,8 @@ def test_a_run_has_a_curve_and_is_told_of_its_training_footage(
     for name in (small_run, small_run / "backbone", small_run / "checkpoints" / "last.ckpt"):
         assert run_trained_on(str(name), clips) == small_run
     assert run_trained_on(str(small_run), tmp_path) is None and run_trained_on("resnet18", clips) is None
+    (tmp_path / "config.yaml").write_text("of: something else")
+    assert run_trained_on(str(tmp_path), clips) is None
     out = tmp_path / "out"
     numbers = run(EvalCycleConfig(clips, str(small_run), out, curve=True, **{**QUICK, "num_clips": 2}))
     assert f"{small_run} was trained on these videos, which flatters it" in caplog.text

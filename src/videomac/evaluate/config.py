@@ -215,8 +215,8 @@ class EvalCycleConfig:
     """Seed of the random initialisation."""
     stage: int = 2
     """Feature stage of a hierarchical network, 1 to 4; -1 is the last."""
-    stride: int = 8
-    """Pixels per feature cell."""
+    stride: Stride = 8
+    """Pixels per feature cell, or native."""
 
     device: str = "auto"
     """cpu, cuda, mps, or auto."""
@@ -232,11 +232,14 @@ class EvalCycleConfig:
         check_values(self)
         self.data, self.out = Path(self.data), Path(self.out)
         self.weights = None if self.weights is None else Path(self.weights)
-        require_at_least(self, 1, "stride", "batch_size")
+        require_at_least(self, 1, "batch_size")
+        if self.stride != "native":
+            require_at_least(self, 1, "stride")
+            require_at_least(self, 8 * self.stride, "short_side")
         require_at_least(self, 2, "frames")
         require_at_least(self, 0, "seed")
         require_within(self, 2, MOST_CLIPS, "num_clips")
-        require_at_least(self, 8 * self.stride, "short_side")
+        require_at_least(self, 32, "short_side")
         require_frames_fit("short_side", (self.short_side, self.short_side), self.batch_size)
         FrameGap(self.frame_gap)
 

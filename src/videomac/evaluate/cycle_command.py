@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def run(config: EvalCycleConfig) -> dict[str, Any]:
         raise UserError(f"no clip of {config.data} can be read: the warnings above say why")
     metrics = _report(config, scores, shown)
     if kept:
-        _report_curve(config, kept, [clip for clip in clips if clip.name in scores], scores)
+        _report_curve(config, kept, clips, scores)
     write_metrics(config.out, metrics)
     return metrics
 
@@ -170,7 +171,7 @@ def _networks(config: EvalCycleConfig) -> dict[str, FeatureExtractor]:
             weights=config.weights,
             seed=config.seed,
         )
-        if weights.startswith("random"):
+        if weights.startswith("random (seed"):
             raise UserError(
                 f"{config.backbone} has random weights itself, with which this compares: name a run, a folder or "
                 "network with weights"
@@ -226,10 +227,9 @@ def run_trained_on(backbone: str, data: Path) -> Path | None:
     """The run that a backbone is from, if it was trained on this folder."""
     path = Path(backbone)
     for folder in (path, *path.parents[:2]):
-        if (folder / "config.yaml").is_file():
-            settings = read_config(folder)
-            same = settings["command"] == "pretrain" and Path(settings["data"]).resolve() == data.resolve()
-            return folder if same else None
+        with suppress(UserError, KeyError):  # what lies there need not be ours
+            if Path(read_config(folder, "pretrain")["data"]).resolve() == data.resolve():
+                return folder
     return None
 
 
@@ -265,7 +265,7 @@ def _report_curve(
     config: EvalCycleConfig, kept: dict[int, Path], clips: Sequence[Clip], scores: dict[str, dict[str, float]]
 ) -> None:
     """Write how the score rose over the epochs that the run kept, from its random weights on."""
-    before = np.array([scores[clip.name][NETWORKS[1]] for clip in clips])
+    before = np.array([row[NETWORKS[1]] for row in scores.values()])
     rows = [{"epoch": 0, "score": float(before.mean()), "difference": 0.0, "low": 0.0, "high": 0.0}]
     for epoch, path in kept.items():
         network = _extractor(load_backbone(path, config.network), config).to(pick_device(config.device))
