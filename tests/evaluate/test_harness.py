@@ -57,12 +57,16 @@ def test_an_interrupted_evaluation_continues_with_the_next_sequence(
     calls: list[str] = []
     original = masks.masks_of
 
-    def interrupted(evaluation: Any, frames: list[Path], first: Any) -> Any:
+    def interrupted(evaluations: list[Any], frames: list[Path], first: Any) -> Any:
         calls.append(frames[0].parent.name)
-        for time, ids in enumerate(original(evaluation, frames, first)):
-            if len(calls) == 2 and time == 2:
-                raise KeyboardInterrupt
-            yield ids
+
+        def broken(stream: Any) -> Any:
+            for time, ids in enumerate(stream):
+                if len(calls) == 2 and time == 2:
+                    raise KeyboardInterrupt
+                yield ids
+
+        return [broken(stream) for stream in original(evaluations, frames, first)]
 
     monkeypatch.setattr(masks, "masks_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
