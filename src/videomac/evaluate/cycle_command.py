@@ -87,7 +87,7 @@ def run(config: EvalCycleConfig) -> dict[str, Any]:
     scores: dict[str, dict[str, float]] = {}
     shown: list[Shown] = []
     pictured = {clips[index].name for index in evenly_spaced(min(SHOWN_CLIPS, len(clips)), len(clips))}
-    for clip, planted in _planted(clips, config.short_side):
+    for clip, planted in planted_clips(clips, config.short_side):
         returns = {name: travel(network, planted, config.batch_size) for name, network in networks.items()}
         scores[clip.name] = {**{name: home.score for name, home in returns.items()}, STILL: still(planted)}
         if clip.name in pictured:
@@ -116,7 +116,7 @@ def kept_epochs(run: str) -> dict[int, Path]:
     return {int(path.stem.removeprefix("epoch-")): path for path in found}
 
 
-def _planted(clips: Sequence[Clip], short_side: int) -> Iterator[tuple[Clip, Planted]]:
+def planted_clips(clips: Sequence[Clip], short_side: int) -> Iterator[tuple[Clip, Planted]]:
     """Each clip with pieces of the one half the list away; one that cannot be read is left out."""
     for number, clip in enumerate(tqdm(clips, "cycles", unit=" clips", disable=not sys.stderr.isatty())):
         pair = clip, clips[(number + len(clips) // 2) % len(clips)]
@@ -269,7 +269,9 @@ def _report_curve(
     rows = [{"epoch": 0, "score": float(before.mean()), "difference": 0.0, "low": 0.0, "high": 0.0}]
     for epoch, path in kept.items():
         network = _extractor(load_backbone(path, config.network), config).to(pick_device(config.device))
-        after = [travel(network, planted, config.batch_size).score for _, planted in _planted(clips, config.short_side)]
+        after = [
+            travel(network, planted, config.batch_size).score for _, planted in planted_clips(clips, config.short_side)
+        ]
         lead = np.array(after) - before
         low, high = interval(lead)
         mean, gain = float(np.mean(after)), float(lead.mean())
