@@ -3,11 +3,11 @@
     python bench/prepared.py rate --clips CLIPS [--image_size 224] [--batches 40]
     python bench/prepared.py start --clips CLIPS [--number 1000000]
 
-`rate` reads micro-batches of 32 in this process, one thread, as a data process of `pretrain` does, and prints pairs a
-second of CPU time: decoded alone, and with crop, resize, normalisation and mask. `start` makes up a manifest whose
-clips all are copies of the first one of CLIPS, and goes the way of `pretrain` to the first batch; the clips of that
-batch are made links to the real one. It prints the seconds, the memory that the process has gained, and what it costs
-to look up a batch's places in an epoch of 10^9 pairs.
+`rate` reads micro-batches of 32 of a batch of 512 in this process, one thread, as a data process of `pretrain` does,
+and prints pairs a second of CPU time: decoded alone, and with crop, resize, normalisation and mask. `start` makes up a
+manifest whose clips all are copies of the first one of CLIPS, and goes the way of `pretrain` to the first batch; the
+clips of that batch are made links to the real one. It prints the seconds, the memory that the process has gained, and
+what it costs to look up a batch's places in an epoch of 10^9 pairs.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ BATCH = 32
 def data_of(clips: Path, image_size: int) -> PretrainingData:
     """The data of a run of `pretrain` on these clips."""
     config = PretrainConfig(
-        data=clips, backbone="test_convnext", out=clips / "never", image_size=image_size, global_batch_size=BATCH,
-        held_out=0, workers=0, recipe="small",
+        data=clips, backbone="test_convnext", out=clips / "never", image_size=image_size, global_batch_size=512,
+        accumulate=512 // BATCH, held_out=0, workers=0, recipe="small",
     )  # fmt: skip
     return PretrainingData(config, VideoMAC("test_convnext", decoder_width=16))
 

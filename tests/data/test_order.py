@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from videomac.data.order import GroupedOrder, ShuffledOrder
+from videomac.data.order import GroupedOrder, ShuffledOrder, together_in
 
 
 def test_the_shuffled_order_is_numpys_permutation_of_seed_and_epoch() -> None:
@@ -82,3 +82,7 @@ def test_a_thousand_million_pairs_take_no_memory_of_their_own() -> None:
     finally:
         tracemalloc.stop()
     assert len(order) == 10**9 and len(set(pairs.tolist())) == 512 and peak < 10**6
+
+
+def test_small_batches_take_one_pair_of_a_group_and_large_ones_two() -> None:
+    assert [together_in(size) for size in (1, 32, 255, 256, 512)] == [1, 1, 1, 2, 2]

@@ -12,6 +12,18 @@ from videomac.data.permutation import KeyedPermutation
 
 TOGETHER = 2
 """Pairs that one decoding of a group of pictures gives, at most."""
+LARGE_BATCH = 256
+"""Pairs of a batch that may take several of one group."""
+
+
+def together_in(global_batch_size: int) -> int:
+    """How many pairs of one group of pictures a batch takes.
+
+    Pairs of one group are alike, and a batch that has two of each has half as many different ones. In batches of 32
+    that costs: the held-out loss after 320 steps was .004 and .030 higher (two seeds), with four of each about .015.
+    Large batches have enough, and are where reading must be fast.
+    """
+    return TOGETHER if global_batch_size >= LARGE_BATCH else 1
 
 
 class Order(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 from videomac.data.cache import cache_in_memory
 from videomac.data.discovery import Skipped, find_videos, select_hours
 from videomac.data.loader import TrainingData
-from videomac.data.order import GroupedOrder
+from videomac.data.order import GroupedOrder, together_in
 from videomac.data.pairs import FramePairs
 from videomac.data.prepared import PreparedClips, is_prepared
 from videomac.data.split import split_held_out
@@ -59,7 +59,7 @@ class PretrainingData(TrainingData):
         )
         order = None
         if isinstance(training, PreparedClips):
-            order = GroupedOrder(pairs.counts, training.gop, config.seed)
+            order = GroupedOrder(pairs.counts, training.gop, config.seed, together_in(config.global_batch_size))
         self.num_videos: int = identity["videos"]
         self.num_skipped = sum(entry.is_video for entry in self.skipped)
         super().__init__(
