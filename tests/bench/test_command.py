@@ -124,6 +124,7 @@ def test_what_is_measured_is_what_is_trained(clips: Path, tmp_path: Path, monkey
     assert any(stride[1] == 1 for shape, stride in measured["strides"] if len(shape) == 4 and min(shape[1:3]) > 1)
 
 
+@pytest.mark.slow
 def test_a_row_that_cannot_be_measured_does_not_cost_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -179,6 +179,7 @@ def test_an_interrupted_run_resumes_to_the_last_bit(run, images, tmp_path):
         assert_equal(states[0][part], states[1][part], part)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(images, tmp_path):
     """Without mixing, which timm does within each process's images."""
     small = {"precision": "64-true", "mixup": 0, "cutmix": 0, "drop_path": 0, "epochs": 1}

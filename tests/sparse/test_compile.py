@@ -84,6 +84,7 @@ def test_model_in_one_graph() -> None:
     check_model(VideoMAC(one_block(), decoder_width=8), "aot_eager")
 
 
+@pytest.mark.slow
 def test_another_batch_size_is_one_graph_too() -> None:
     encoder = SparseEncoder(one_block()).eval()
     compiled = in_one_graph(encoder, "aot_eager")

@@ -37,16 +37,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "repvgg_a0": {},
     "resnet18": {"layers": (1, 1, 1, 1)},
     "resnet18 group norm": {"layers": (1, 1, 1, 1), "norm_layer": "groupnorm"},
-    "resnet18_patchify": {},
-    "resnet50": {"layers": (1, 1, 1, 1)},
+    "resnet18_patchify": {"layers": (1, 1, 1, 1), "channels": (64, 32, 64, 128)},
+    "resnet50": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
     "resnet50d": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
-    "resnext50_32x4d": {"layers": (1, 1, 1, 1)},
+    "resnext50_32x4d": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
     "seresnet50": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
-    "tf_efficientnet_lite0": {},
     "tf_mobilenetv3_small_minimal_100": {},
     "wide_resnet50_2": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
 }
-"""At least one network of every family that blocks mode promises, most of them with fewer layers or channels."""
+"""Networks of the families that blocks mode promises, most with fewer layers or channels (Lite is in FULL alone)."""
 
 FULL = [
     "convnext_atto",
