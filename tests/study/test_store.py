@@ -7,7 +7,7 @@ import pytest
 
 from videomac.errors import UserError
 from videomac.study.plan import Row, Study
-from videomac.study.store import read_stored, settle
+from videomac.study.store import hold_table, read_stored, settle
 
 
 def test_a_study_is_stored_once_and_read_back(study: Study, tmp_path: Path) -> None:
@@ -43,3 +43,17 @@ def test_a_folder_of_something_else_is_left_alone(study: Study, tmp_path: Path) 
     (tmp_path / "runs").mkdir()
     with pytest.raises(UserError, match="already holds a run"):
         settle(study, tmp_path)
+
+
+def test_what_a_killed_call_left_of_a_table_is_removed_and_runs_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    left, busy = tmp_path / ".study.png.x.partial", tmp_path / "runs" / ".last.ckpt.x.partial"
+    left.touch()
+    busy.touch()
+    with hold_table(tmp_path):
+        assert not left.exists()
+        assert busy.exists()
+        with pytest.raises(UserError, match="another command writes the table"), hold_table(tmp_path):
+            pass
+    with hold_table(tmp_path):
+        pass

@@ -20,7 +20,7 @@ from videomac.study.figure import draw
 from videomac.study.plan import Study, read_study
 from videomac.study.processes import make_all
 from videomac.study.runs import Run, runs_of
-from videomac.study.store import settle
+from videomac.study.store import hold_table, settle
 from videomac.study.table import Line, lines_of, verdicts, write_table
 from videomac.train.pretrain import build_model
 from videomac.utils.faults import told_in_a_sentence
@@ -138,18 +138,19 @@ def _gather(config: StudyConfig, plan: Study, runs: Sequence[Run]) -> list[Line]
     """Write the table, the figure and the page of what is there, and print the table.
 
     Raises:
-        UserError: nothing is there yet.
+        UserError: nothing is there yet, or another call writes the table.
     """
     lines = lines_of(plan, config.out)
     if not any(cell.scores for line in lines for cell in line.cells):
         raise UserError(f"no run in {config.out} has been judged yet: make some first")
-    text = write_table(plan, lines, config.out)
-    draw(plan, lines, config.out / "study.png")
     unfinished = sum(bool(each.missing(plan)) for each in runs)
-    if not unfinished:
-        write_metrics(config.out, {"runs": len(runs), **verdicts(lines)})
-    with contextlib.redirect_stdout(io.StringIO()):
-        report.run(ReportConfig(folder=config.out, overwrite=True))
+    with hold_table(config.out):
+        text = write_table(plan, lines, config.out)
+        draw(plan, lines, config.out / "study.png")
+        if not unfinished:
+            write_metrics(config.out, {"runs": len(runs), **verdicts(lines)})
+        with contextlib.redirect_stdout(io.StringIO()):
+            report.run(ReportConfig(folder=config.out, overwrite=True))
     print(text, end="")
     if unfinished:
         print(f"{unfinished} of {len(runs)} runs are missing.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
@@ -9,8 +11,9 @@ import yaml
 from videomac.config import read_config
 from videomac.errors import UserError
 from videomac.study.plan import Study, as_study
-from videomac.utils.io import atomic_write
-from videomac.utils.run_dir import require_unused
+from videomac.utils.file_lock import FileLock
+from videomac.utils.io import PARTIAL, atomic_write
+from videomac.utils.run_dir import LOCK, require_unused
 
 RUN_FILES = (
     "runs",
@@ -54,6 +57,25 @@ def settle(study: Study, out: Path) -> None:
         temporary.write_text(
             yaml.safe_dump({"command": "study", **study.as_plain()}, sort_keys=False), encoding="utf-8"
         )
+
+
+@contextmanager
+def hold_table(out: Path) -> Iterator[None]:
+    """Write the table alone, and remove first what a killed call has left of one; the runs have locks of their own.
+
+    Raises:
+        UserError: another call writes it.
+    """
+    lock = FileLock(out / LOCK)
+    if not lock.acquire():
+        raise UserError(f"another command writes the table of {out} ({lock.holder()}): wait for its end")
+    try:
+        for left in out.glob(f".*{PARTIAL}"):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        with suppress(OSError):  # the folder may be gone
+            lock.release()
 
 
 def _changed(before: Study, now: Study) -> str:
