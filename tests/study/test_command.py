@@ -108,10 +108,22 @@ def _a_judgement_that_was_cut_short_is_made_again(toy: Path, clips: Path, davis:
     assert numbers.read_bytes() == whole
 
 
-def test_a_row_that_cannot_be_run_is_refused_before_anything_runs(clips: Path, davis: Path, tmp_path: Path) -> None:
-    rows = [{"name": "first"}, {"name": "typo", "options": {"backbone": "test_convnex"}}]
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"backbone": "test_convnex"}, "test_convnex"),
+        ({"mask_ratio": 0.99}, "leaves none of"),
+        ({"image_size": 100}, "does not divide into patches"),
+        ({"frame_gap": 1000}, "1000"),
+        ({"global_batch_size": 10_000}, "training pairs"),
+    ],
+)
+def test_a_row_that_cannot_be_run_is_refused_before_anything_runs(
+    clips: Path, davis: Path, tmp_path: Path, options: dict[str, Any], reason: str
+) -> None:
+    rows = [{"name": "first"}, {"name": "typo", "options": options}]
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({**TOY, "rows": rows}))
-    with pytest.raises(UserError, match=r"row 'typo' of .*study.yaml cannot be run: .*test_convnex"):
+    with pytest.raises(UserError, match=rf"row 'typo' of .*study.yaml cannot be run: .*{reason}"):
         make(study=tmp_path / "study.yaml", data=clips, benchmark=davis, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

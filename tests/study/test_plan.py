@@ -10,6 +10,7 @@ import yaml
 
 from tests.faults.test_options import VALUES
 from videomac.errors import UserError
+from videomac.models.masking import MaskSampler
 from videomac.study.plan import as_study, read_study
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "studies"
@@ -134,7 +135,13 @@ def test_whatever_stands_in_a_study_it_is_read_or_refused() -> None:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_study_of_ours_can_be_run(path: Path) -> None:
-    assert len(read_study(path).seeds) == 3
+    study = read_study(path)
+    assert len(study.seeds) == 3
+    for row in study.rows:
+        options = study.pretraining(row, 0, Path("clips"), Path("out"))
+        (height, width), patch = options.size, options.patch_size or 32
+        assert height % patch == width % patch == 0
+        MaskSampler((height // patch, width // patch), options.mask_ratio, options.symmetric)
 
 
 def test_there_is_a_study_for_each_table_and_its_twin_differs_in_scale_alone() -> None:

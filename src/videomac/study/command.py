@@ -6,10 +6,10 @@ import contextlib
 import io
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from videomac.classify.images import find_images
-from videomac.data.discovery import find_videos
 from videomac.errors import UserError
 from videomac.evaluate.benchmarks import davis
 from videomac.reporting import command as report
@@ -22,6 +22,7 @@ from videomac.study.processes import make_all
 from videomac.study.runs import Run, runs_of
 from videomac.study.store import hold_table, settle
 from videomac.study.table import Line, lines_of, verdicts, write_table
+from videomac.train.data import PretrainingData
 from videomac.train.pretrain import build_model
 from videomac.utils.faults import told_in_a_sentence
 from videomac.utils.run_dir import write_metrics
@@ -59,13 +60,12 @@ def run(config: StudyConfig) -> list[Line]:
 
 
 def _require_inputs(config: StudyConfig, plan: Study) -> None:
-    """Refuse what would stop a run later: data, benchmark, images, and the network of every row.
+    """Refuse what would stop a run later: benchmark, images, and the network and the pairs of every row.
 
     Raises:
         UserError: says what.
     """
     assert config.data is not None and config.benchmark is not None
-    find_videos(config.data)
     judgement = plan.judgement(plan.stages[0], "backbone", config.benchmark, config.out)
     sequences = davis.find(judgement.data, judgement.split, judgement.resolution, judgement.sequences)
     if len(sequences) < 2:
@@ -78,7 +78,8 @@ def _require_inputs(config: StudyConfig, plan: Study) -> None:
         find_images(config.images)
     for row in plan.rows:
         try:
-            build_model(plan.pretraining(row, plan.seeds[0], config.data, config.out))
+            whole = replace(plan.pretraining(row, plan.seeds[0], config.data, config.out), cache=0.0)
+            PretrainingData(whole, build_model(whole))
         except UserError as error:
             raise UserError(f"row {row.name!r} of {config.study} cannot be run: {error}") from error
 
