@@ -71,6 +71,20 @@ def test_score_of_what_eval_predicted_is_the_same(tmp_path: Path, flat: dict[str
     assert json.loads((tmp_path / "s1" / "metrics.json").read_text()) == numbers
 
 
+def test_a_few_labelled_frames_are_enough(tmp_path: Path) -> None:
+    root = synthetic.write_davis(tmp_path / "davis", {"one": synthetic.scene(9, num_objects=2)}, suffix=".png")
+    masks = sorted((root / "Annotations" / "480p" / "one").iterdir())
+    kept, truth = (0, 3, 5, 8), [read_ids(path) for path in masks]
+    for number, path in enumerate(masks):
+        if number not in kept:
+            path.unlink()
+    numbers = evaluate.davis("raw-pixels", data=root, out=tmp_path / "out", stride=8, **QUICK)
+    predicted = [read_ids(path) for path in sorted((tmp_path / "out" / "predictions" / "one").iterdir())]
+    assert len(predicted) == 9  # frames without labels are steps on the way
+    j = [_davis.jaccard_and_boundary(predicted[time], truth[time], 2)[0] for time in (3, 5)]  # the last never counts
+    assert numbers["J-Mean"] == pytest.approx(np.mean(j), abs=1e-12) and 0 < numbers["J-Mean"] < 1
+
+
 def test_frames_whose_numbers_have_no_zeros_are_taken_in_their_order(tmp_path: Path) -> None:
     root = synthetic.write_davis(tmp_path / "davis", {"a": synthetic.scene(12, (48, 80))})
     data = root / "ImageSets" / "2017" / "val.txt"
