@@ -3,7 +3,9 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,6 +164,34 @@ def test_target_gradient_lets_the_online_network_reconstruct_frame_b() -> None:
     out.target_loss.backward()
     assert len(gradients(model.online)) > 10
     assert not gradients(model.target)
+
+
+def after_two_steps(network: Callable[..., nn.Module], **settings: Any) -> dict[str, Tensor]:
+    """Every tensor of both networks after two steps of a run in float32, the same but for these settings."""
+    torch.manual_seed(0)
+    model = VideoMAC(network(drop_path_rate=0.2), decoder_width=8, **settings)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(2):
+        model(torch.randn(4, 2, 3, *SIZE)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.update_target(0.9)
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("network", [small_convnext, small_resnet])
+def test_without_consistency_the_second_frame_trains_nothing(network: Callable[..., nn.Module]) -> None:
+    """Table 4d's single frames are gamma 0, to the last bit, so that one row of a study is both."""
+    gamma_0 = after_two_steps(network, gamma=0.0)
+    single = after_two_steps(network, consistency_loss=False, target_loss=False)
+    assert all(torch.equal(single[name], value) for name, value in gamma_0.items())
+    encoder = [name for name in gamma_0 if name.startswith("online.encoder.") and "head." not in name]
+    for other in (
+        after_two_steps(network, gamma=1.0),
+        after_two_steps(network, gamma=0.0, target_gradient=True),
+    ):
+        changed = {name for name in encoder if not torch.equal(other[name], gamma_0[name])}
+        assert {name for name in encoder if name.endswith("weight")} <= changed
 
 
 @pytest.mark.parametrize("switched_on", [(1, 0, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from videomac.sparse import Blocks, upsample_mask
 
 
 def reached(
-    name: str, image_size: tuple[int, int], mask: Tensor
+    name: str, image_size: tuple[int, int], mask: Tensor, model_args: Mapping[str, Any] | None = None
 ) -> tuple[list[str], list[Float[Tensor, "height width"]], list[Float[Tensor, "height width"]]]:
     """How far the visible patches reach, after each stage of a network.
 
@@ -34,6 +34,7 @@ def reached(
         name: the network.
         image_size: (height, width) in pixels.
         mask: `[1, rows, columns]`, True = hidden.
+        model_args: timm's arguments beyond the name, such as `output_stride`.
 
     Returns:
         Names of the stages (the first is the frame itself), and for the dense and for the sparse network one map a
@@ -41,7 +42,7 @@ def reached(
         arrived.
     """
     torch.manual_seed(0)
-    network: Any = create_backbone(name).eval()
+    network: Any = create_backbone(name, **(model_args or {})).eval()
     encoder = SparseEncoder(copy.deepcopy(network)).eval()
     stages = [str(info["module"]) for info in network.feature_info]
     hidden = upsample_mask(mask, image_size)[:, None]
@@ -63,19 +64,31 @@ def draw(name: str, image_size: tuple[int, int], mask_ratio: float, path: Path) 
 
 
 def figure(
-    name: str, image_size: tuple[int, int], mask_ratio: float
+    name: str,
+    image_size: tuple[int, int],
+    mask_ratio: float,
+    patch_size: int | None = None,
+    model_args: Mapping[str, Any] | None = None,
 ) -> tuple[Figure, dict[str, npt.NDArray[np.float32]]]:
     """Draw the dense network's stages over the sparse one's, the hidden patches outlined.
 
     The share written above each map is that of hidden cells which something has reached.
 
+    Args:
+        name: the network.
+        image_size: (height, width) in pixels, multiples of the patch.
+        mask_ratio: share of the patches that is hidden.
+        patch_size: pixels per patch, a multiple of the network's stride; None: the stride.
+        model_args: timm's arguments beyond the name, such as `output_stride`.
+
     Returns:
         The picture, and its data: the mask, and `dense_STAGE` and `sparse_STAGE` as `reached` gives them.
     """
-    stride = SparseEncoder(name).stride
-    grid = (image_size[0] // stride, image_size[1] // stride)
+    stride = SparseEncoder(create_backbone(name, **(model_args or {}))).stride
+    patch = patch_size or stride
+    grid = (image_size[0] // patch, image_size[1] // patch)
     mask = random_mask(1, grid, mask_ratio, generator=torch.Generator().manual_seed(3))
-    stages, dense, sparse = reached(name, image_size, mask)
+    stages, dense, sparse = reached(name, image_size, mask, model_args)
     picture = Figure(figsize=(2.3 * len(stages), 5.6))
     axes = picture.subplots(2, len(stages), squeeze=False)
     for row, (kind, maps) in enumerate((("dense", dense), ("sparse (ours)", sparse))):
@@ -86,7 +99,10 @@ def figure(
             where = stage if column == 0 else f"after {stage}"
             axis.set_title(f"{where}\n{share:.0%} of hidden reached", fontsize=9)
             axis.set_ylabel(kind if column == 0 else "", fontsize=12)
-    picture.suptitle(f"{name}: where what the visible patches hold has arrived ({mask_ratio:.0%} hidden, outlined)")
+    picture.suptitle(
+        f"{name}, stride {stride}: where what the visible patches of {patch} pixels hold has arrived "
+        f"({mask_ratio:.0%} hidden, outlined)"
+    )
     picture.tight_layout()
     data = {
         f"{kind}_{s}": v.numpy()
