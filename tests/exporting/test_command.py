@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import pickle
 import threading
@@ -14,11 +15,13 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.layers import Conv2dSame
 
 from videomac import cli
 from videomac.errors import UserError
 from videomac.exporting.command import run
 from videomac.exporting.config import ExportConfig
+from videomac.exporting.formats import WholeNumberConv2dSame
 from videomac.exporting.source import read_source, tensor_names, without_stage_norms
 from videomac.models.checkpoint import load_backbone
 from videomac.models.videomac import VideoMAC
@@ -92,6 +95,31 @@ def test_graphs_take_any_batch_and_size(source: Path, format: str, tmp_path: Pat
     assert left_out["names"] == [
         f"state_dict.model.online.encoder.backbone.head.norm.{kind}" for kind in ("weight", "bias")
     ]
+
+
+def test_a_graph_of_a_finer_stride_takes_any_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its convolution of an even kernel and no stride is padded on one side, which timm reckons with a float."""
+    folder = save_run(tmp_path / "run", backbone_args=SMALL, output_stride=16)
+    run(ExportConfig(folder, tmp_path / "out", "torch_export"))
+    said = "convnextv2_tiny, depths=[1, 1, 0, 1], dims=[4, 8, 12, 16], output_stride=16"
+    assert said in capsys.readouterr().out
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "no classifier. Built with `depths=[1, 1, 0, 1]`, `dims=[4, 8, 12, 16]`, `output_stride=16`.\n\n## " in card
+    frames = torch.randn((2, 3, 75, 133), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = load_backbone(folder).forward_features(frames)
+    assert expected.shape[-2:] == (4, 8)
+    torch.testing.assert_close(opened(tmp_path / "out", "torch_export")(frames), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(2, 1, 1), (2, 1, 2), (3, 2, 1), (5, 2, 1), (2, 2, 1)])
+def test_padding_in_whole_numbers_is_timms(kernel: int, stride: int, dilation: int) -> None:
+    theirs = Conv2dSame(3, 4, kernel, stride=stride, dilation=dilation)
+    ours = copy.deepcopy(theirs)
+    ours.__class__ = WholeNumberConv2dSame
+    for size in ((7, 8), (16, 9), (1, 2)):
+        frames = torch.randn(2, 3, *size)
+        torch.testing.assert_close(ours(frames), theirs(frames), rtol=0, atol=0)
 
 
 def test_graphs_keep_the_stage_norms(tmp_path: Path) -> None:

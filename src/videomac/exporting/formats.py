@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
 import re
@@ -11,7 +12,9 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from videomac.errors import UserError
@@ -42,6 +45,20 @@ class Features(nn.Module):
         return features
 
 
+class WholeNumberConv2dSame(nn.Conv2d):
+    """timm's "same" convolution; its padding is reckoned in whole numbers, which a torch.export program can hold."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pad and convolve; a kernel that is smaller than its stride is not for this class."""
+        borders: list[int] = []
+        for size, kernel, stride, dilation in zip(
+            x.shape[-2:], self.kernel_size, self.stride, self.dilation, strict=True
+        ):
+            total = dilation * (kernel - 1) - (size - 1) % stride
+            borders = [total // 2, total - total // 2, *borders]
+        return F.conv2d(F.pad(x, borders), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
 @torch.no_grad()
 def write(format: str, source: Source, file: Path) -> float:
     """Write one format and open it again as a reader would.
@@ -70,8 +87,8 @@ def write(format: str, source: Source, file: Path) -> float:
         plain.load_state_dict(torch.load(file, weights_only=True))
         found = Features(plain)(frames)
     elif format == "torch_export":
-        with atomic_write(file) as temporary, temporary.open("wb") as stream:
-            torch.export.save(_trace(features, traced, source.name), stream)
+        with atomic_write(file) as temporary:
+            _write_program(_trace(features, traced, source.name), temporary, source.name)
         found = torch.export.load(file).module()(frames)
     else:
         with atomic_write(file) as temporary:
@@ -84,10 +101,31 @@ def _trace(features: Features, frames: Tensor, name: str) -> torch.export.Export
     """The network as a graph whose batch, height and width are free."""
     free = torch.export.Dim.DYNAMIC
     try:
-        return torch.export.export(features, (frames,), dynamic_shapes={"frames": {0: free, 2: free, 3: free}})
+        shapes = {"frames": {0: free, 2: free, 3: free}}
+        return torch.export.export(_traceable(features), (frames,), dynamic_shapes=shapes)
     except Exception as error:  # torch.export raises whatever the network trips over
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{name} cannot be traced for every frame size ({reason}): take --format timm") from error
+
+
+def _traceable(features: Features) -> Features:
+    """A copy that computes the same in operations that every format has."""
+    features = copy.deepcopy(features)
+    for module in features.modules():
+        if type(module) is Conv2dSame and all(k >= s for k, s in zip(module.kernel_size, module.stride, strict=True)):
+            module.__class__ = WholeNumberConv2dSame  # type: ignore[assignment]
+    return features
+
+
+def _write_program(program: torch.export.ExportedProgram, file: Path, name: str) -> None:
+    try:
+        with file.open("wb") as stream:
+            torch.export.save(program, stream)
+    except OSError:
+        raise
+    except Exception as error:  # whatever the program's file cannot hold
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{name} cannot be written as a torch.export program ({reason}): take --format timm") from error
 
 
 def _write_onnx(program: torch.export.ExportedProgram, file: Path) -> None:

@@ -64,10 +64,11 @@ def _unused(network: nn.Module) -> set[str]:
 def format_report(report: Mapping[str, Any], out: Path) -> str:
     """The report as text for a terminal."""
     exported = report["exported"]
+    arguments = [f"{key}={value}" for key, value in report["model_args"].items()]
     size = f"{exported['count']} tensors, {exported['values'] / 1e6:.2f}M values"
     rows = [
         ("source", f"{report['source']} ({report['kind']}), {report['network']} network"),
-        ("backbone", report["backbone"]),
+        ("backbone", ", ".join([report["backbone"], *arguments])),
         ("exported", f"{size} ({_renamed(exported['names'])})"),
     ]
     for reason, part in report["left_out"].items():
