@@ -19,6 +19,7 @@ from videomac.errors import UserError
 from videomac.evaluate import synthetic
 from videomac.study import command, one, processes
 from videomac.study.config import StudyConfig
+from videomac.study.estimate import Estimate
 from videomac.study.plan import Study, read_study
 from videomac.study.runs import runs_of
 from videomac.study.store import settle
@@ -102,10 +103,13 @@ def _a_judgement_that_was_cut_short_is_made_again(toy: Path, clips: Path, davis:
     first = next(runs_of(plan, out))
     numbers = first.judgement(2) / "metrics.json"
     whole = numbers.read_bytes()
+    finished = [folder / "metrics.json" for folder in (first.pretraining, first.judgement(1))]
+    before = [path.stat().st_mtime_ns for path in finished]
     numbers.unlink()
     assert first.missing(plan) == [first.judgement(2)]
     assert one.main([str(out), "symmetric", "0", str(clips), str(davis)]) == 0
     assert numbers.read_bytes() == whole
+    assert [path.stat().st_mtime_ns for path in finished] == before
 
 
 @pytest.mark.parametrize(
@@ -159,6 +163,21 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_how_long_a_study_takes_is_that_of_its_missing_runs_over_the_jobs(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study.as_plain()))
+    pretend(study, tmp_path / "out", seeds=(1,))  # three of six runs
+    monkeypatch.setattr(command, "_require_inputs", lambda *_: None)
+    monkeypatch.setattr(command, "estimate", lambda *_: Estimate(100, 0.5, 20, 2.5))
+    options = {"data": tmp_path, "benchmark": tmp_path, "out": tmp_path / "out", "jobs": 2, "dry_run": True}
+    make(study=tmp_path / "study.yaml", **options)
+    said = capsys.readouterr().out
+    assert "6 runs in this part, 3 of them to be made, 2 at a time." in said
+    assert "takes 100 steps of 0.50 s, and the judgement of 20 frames at 2.500 s: about 0:01:40." in said
+    assert "All of them: about 0:02:30." in said
+
+
 def test_parts_make_every_run_once_and_gather_makes_the_table(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,6 +195,7 @@ def test_parts_make_every_run_once_and_gather_makes_the_table(
     capsys.readouterr()
     assert len(make(study=tmp_path / "study.yaml", out=tmp_path / "out", gather=True)) == 3
     assert "3 of 6 runs are missing." in capsys.readouterr().out
+    assert not (tmp_path / "out" / "metrics.json").exists(), "its table is not the last word"
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,10 @@ def refused(values: Any, match: str) -> None:
 
 
 def test_a_study_is_a_base_rows_seeds_and_a_judgement() -> None:
-    study = as_study(plain(), Path("study.yaml"))
+    study = as_study(plain(base={"backbone": "convnextv2_atto", "steps": 4, "gamma": 0.5}), Path("study.yaml"))
     assert [row.name for row in study.rows] == ["first", "other"]
     assert [row.expect for row in study.rows] == [None, "worse"]
+    assert study.pretraining(study.rows[0], 0, Path("clips"), Path("out")).gamma == 0.5
     pretraining = study.pretraining(study.rows[1], 1, Path("clips"), Path("out"))
     assert (pretraining.gamma, pretraining.steps, pretraining.seed, pretraining.resume) == (0.0, 4, 1, "auto")
     judged = study.judgement(3, "weights", Path("DAVIS"), Path("out"), sequences=["dog"])

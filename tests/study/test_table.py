@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.study.conftest import pretend
 from videomac.errors import UserError
 from videomac.study.plan import Study
 from videomac.study.runs import runs_of
-from videomac.study.table import lines_of, write_table
+from videomac.study.table import lines_of, verdicts, write_table
 
 
 def test_the_table_holds_every_row_beside_the_first(study: Study, tmp_path: Path) -> None:
@@ -60,3 +61,10 @@ def test_damaged_numbers_are_named(study: Study, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"damaged|cannot be read") as caught:
         lines_of(study, tmp_path)
     assert str(damaged) in str(caught.value)
+
+
+def test_the_first_stage_counts_for_what_is_said_of_the_claims(study: Study, tmp_path: Path) -> None:
+    pretend(study, tmp_path)
+    first, loss, deep = lines_of(study, tmp_path)
+    unsure = replace(loss, cells=(replace(loss.cells[0], verdict="undecided"), *loss.cells[1:]))
+    assert verdicts([first, unsure, deep]) == {"seen": 1, "not seen": 0, "undecided": 1}
