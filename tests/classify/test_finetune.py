@@ -19,6 +19,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from timm.models import save_for_hf
 from torch.nn import functional as F
 
 import videomac
@@ -26,8 +27,10 @@ from tests.classify.folders import write_images
 from tests.classify.networks import build
 from tests.train.runs import assert_equal, run_until
 from videomac import cli
+from videomac.classify import finetune
 from videomac.classify.finetune import Finetuning
 from videomac.errors import UserError
+from videomac.models.backbones import create_backbone
 from videomac.models.checkpoint import save_backbone
 from videomac.utils.io import read_torch
 
@@ -148,6 +151,22 @@ def test_a_classifier_is_a_backbone_again(run, images, tmp_path):
         data=images, backbone=f"local-dir:{classifier}", out=tmp_path / "probe", image_size=32, workers=0, k=5
     )
     assert probed["channels"] == network.model.num_features
+
+
+def test_a_classifier_keeps_a_finer_stride(images, tmp_path, monkeypatch):
+    """With any timm: those before 1.0.31 write down what they are given, and nothing else."""
+
+    def save(model, folder, model_args=None, **settings):
+        save_for_hf(model, folder, **settings)
+        config = json.loads((Path(folder) / "config.json").read_text())
+        (Path(folder) / "config.json").write_text(json.dumps({**config, "model_args": model_args or {}}))
+
+    monkeypatch.setattr(finetune, "save_for_hf", save)
+    fine = create_backbone("test_convnext", output_stride=16)
+    save_backbone(fine, tmp_path / "fine", name="test_convnext", model_args={"output_stride": 16})
+    videomac.finetune(**options(images, tmp_path / "run", backbone=str(tmp_path / "fine"), epochs=1, ema_decay=0.0))
+    model = timm.create_model(f"local-dir:{tmp_path / 'run' / 'classifier'}", pretrained=True)
+    assert model.forward_features(torch.zeros(1, 3, 64, 64)).shape[-2:] == (4, 4)
 
 
 def test_weights_of_the_released_code_keep_their_stage_norms(images, tmp_path):

@@ -82,6 +82,16 @@ def test_export_of_a_network_with_other_arguments(tmp_path: Path) -> None:
     torch.testing.assert_close(load_backbone(tmp_path).forward_features(FRAMES), dense(model, "online"))
 
 
+def test_a_finer_stride_is_kept_by_the_export_of_a_module_which_nobody_says_it_of(tmp_path: Path) -> None:
+    save_backbone(create_backbone("test_convnext", 16), tmp_path / "module", name="test_convnext")
+    name = f"local-dir:{tmp_path / 'module'}"
+    save_backbone(create_backbone(name), tmp_path / "again", name=name)
+    for folder in (tmp_path / "module", tmp_path / "again"):
+        assert load_backbone(folder).forward_features(FRAMES).shape[-2:] == (4, 6)
+    save_backbone(create_backbone("test_convnext"), tmp_path / "plain", name="test_convnext")
+    assert json.loads((tmp_path / "plain" / "config.json").read_text())["model_args"] == {}
+
+
 def test_a_finer_stride_is_kept_by_runs_and_exports(tmp_path: Path) -> None:
     model = small_model(output_stride=8)
     expected = dense(model, "online")

@@ -23,6 +23,7 @@ from videomac.classify.network import Network, build_network
 from videomac.classify.plots import draw_confusion, draw_curves
 from videomac.classify.validation import Validation
 from videomac.errors import UserError
+from videomac.models.backbones import create_backbone, finer_stride
 from videomac.models.checkpoint import require_finite
 from videomac.models.official import StageNormConvNeXt
 from videomac.train import optim
@@ -238,10 +239,13 @@ def _save(model: nn.Module, config: FinetuneConfig, data: ClassificationData, ne
         **{"tag": "videomac", "input_size": (3, size, size), "crop_pct": config.crop_pct},
         **{"mean": network.mean, "std": network.std, "interpolation": "bicubic"},
     }
+    with seeded(0):
+        plain = create_backbone(network.name)
     save_for_hf(
         model.cpu(),
         str(config.out / "classifier"),
         model_config={"pretrained_cfg": pretrained_cfg, "label_names": data.classes},
+        model_args=finer_stride(model, plain),
         safe_serialization=True,
     )
     return True

@@ -67,6 +67,21 @@ def create_backbone(name: str, output_stride: int | None = None, **timm_kwargs: 
     return backbone
 
 
+def finer_stride(network: Any, plain: Any) -> dict[str, int]:
+    """The `output_stride` that a network was built with, as an argument of timm; empty if it is as plain as the other.
+
+    No weight's shape tells it, and timm before 1.0.31 does not write it beside the weights by itself.
+
+    Args:
+        network: of timm.
+        plain: the same architecture, built without it.
+    """
+    own, other = (getattr(each, "feature_info", None) for each in (network, plain))
+    if not own or not other or own[-1]["reduction"] == other[-1]["reduction"]:
+        return {}
+    return {"output_stride": int(own[-1]["reduction"])}
+
+
 class PatchifyResNet(ResNet):
     """The ResNet that the paper's authors trained (their code, not the paper's text).
 

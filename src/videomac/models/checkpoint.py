@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from videomac.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from videomac.errors import UserError
 from videomac.models import official, official_checkpoint
-from videomac.models.backbones import create_backbone
+from videomac.models.backbones import create_backbone, finer_stride
 from videomac.models.encoder import SparseEncoder
 from videomac.models.videomac import VideoMAC
 from videomac.utils.checkpoint_files import LAST, PREVIOUS, read_checkpoint
@@ -42,6 +42,7 @@ def save_backbone(
         folder: made if missing; each file is replaced at once.
         name: timm's name of the network.
         model_args: timm's arguments beyond the name, such as `depths`; None: those that a `VideoMAC` was built with.
+            The `output_stride` is that of the network in any case.
 
     Returns:
         Names of tensors that timm's network has no place for and that were left out: none, except the stage norms of
@@ -58,12 +59,15 @@ def save_backbone(
         model = model.backbone
     model_args = _architecture_args(model_args or {})
     with seeded(0):  # not on the meta device, where older versions of timm and PyTorch cannot build every network
-        plain = create_backbone(name, **model_args)
+        plain: Any = create_backbone(name, **model_args)
+        # What a name with a colon points to has arguments of its own.
+        usual = create_backbone(plain.pretrained_cfg["architecture"], **model_args) if ":" in name else plain
     state = model.state_dict()
     left_out = [key for key in state if key.startswith("stage_norms.")]
     state = {key: value.detach().cpu().contiguous() for key, value in state.items() if key not in left_out}
     if problem := mismatch(plain, state):
         raise ValueError(f"these weights are not those of {name}: {problem}")
+    model_args = {**model_args, **finer_stride(model, usual)}
     require_finite(state, name)
 
     folder = Path(folder)
