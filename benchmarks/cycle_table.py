@@ -21,9 +21,8 @@ from davis_table import lite0
 from scipy.stats import spearmanr
 
 from videomac import evaluate
-from videomac.evaluate.config import EvalCycleConfig
 from videomac.evaluate.cycle import travel
-from videomac.evaluate.cycle_command import choose_clips, planted_clips
+from videomac.evaluate.cycle_footage import choose_clips, planted_clips
 from videomac.evaluate.features import FeatureExtractor
 from videomac.models.resolve import resolve
 
@@ -66,7 +65,6 @@ def main() -> None:
     parser.add_argument("--lite0", type=Path, help="efficientnet-lite0-*.pth")
     arguments = parser.parse_args()
     thin, footage = links(arguments.davis, arguments.out)
-    config = EvalCycleConfig(data=footage, backbone="any", out=arguments.out, num_clips=10)
     rows = []
     for name, network, stage in networks(arguments):
         out = arguments.out / f"{name.strip('/').replace('/', '_')} stage {stage}"
@@ -75,7 +73,7 @@ def main() -> None:
             evaluate.davis(network, data=thin, out=out, overwrite=True, videos=False, **settings)
         if not (out / "scores.json").is_file():
             extractor = FeatureExtractor(network, stage=stage, stride=8, dilate=True)
-            clips = planted_clips(choose_clips(config), config.short_side)
+            clips = planted_clips(choose_clips(footage, 10, frames=8, frame_gap=3, cure="take longer ones"), 240)
             (out / "scores.json").write_text(json.dumps([travel(extractor, planted).score for _, planted in clips]))
         quality = 100 * json.loads((out / "metrics.json").read_text())["J&F-Mean"]
         rows.append((name, stage, quality, float(np.mean(json.loads((out / "scores.json").read_text())))))

@@ -17,7 +17,7 @@ from videomac.utils.yaml_text import read as read_yaml
 FREE_ON_RESUME = frozenset(
     {
         *("data", "out", "resume", "overwrite", "workers", "cache", "devices", "num_nodes", "accumulate"),
-        *("save_minutes", "save_steps", "keep_epochs", "wandb"),
+        *("save_minutes", "save_steps", "keep_epochs", "wandb", "score_on"),
     }
 )
 """Keys of a training that may differ when a run is resumed, because the numbers do not depend on them.
@@ -238,7 +238,7 @@ def read_config(folder: Path, made_by: str = "") -> dict[str, Any]:
 
     Args:
         folder: the out folder.
-        made_by: the command, such as "pretrain"; "eval" stands for all of its benchmarks. Any command unless given.
+        made_by: the command, such as "pretrain" or "eval cycle"; "eval" stands for all of these. Any unless given.
 
     Returns:
         "command", and its options.
@@ -257,13 +257,19 @@ def read_config(folder: Path, made_by: str = "") -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:100]}): restore it") from error
     if not isinstance(found, dict) or "command" not in found:
         raise UserError(f"{path} does not say which command of videomac wrote it: {cure}")
-    if made_by and str(found["command"]).split()[:1] != [made_by]:
+    words = made_by.split()
+    if str(found["command"]).split()[: len(words)] != words:
         raise UserError(f"{folder} was made by `videomac {found['command']}`: {cure}")
     return found
 
 
-def changed_keys(config: Any, folder: Path) -> list[str]:
+def changed_keys(config: Any, folder: Path, free: frozenset[str] = FREE_ON_RESUME) -> list[str]:
     """Return the keys in which `config` differs from the run in a folder, and would change it.
+
+    Args:
+        config: the options.
+        folder: of the run.
+        free: keys on which the numbers do not depend.
 
     Raises:
         UserError: if the run's config.yaml cannot be read as such a config.
@@ -274,7 +280,7 @@ def changed_keys(config: Any, folder: Path) -> list[str]:
         before = type(config)(**stored)
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder / 'config.yaml'} is not a config of this version of videomac: {error}") from error
-    keys = sorted(field.name for field in fields(config) if field.name not in FREE_ON_RESUME)
+    keys = sorted(field.name for field in fields(config) if field.name not in free)
     return [key for key in keys if getattr(before, key) != getattr(config, key)]
 
 

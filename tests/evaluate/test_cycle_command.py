@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ from PIL import Image
 
 from videomac.data.synthetic import moving_shapes
 from videomac.errors import UserError
+from videomac.evaluate import cycle_command
 from videomac.evaluate.compare import read_run
 from videomac.evaluate.config import EvalCycleConfig
-from videomac.evaluate.cycle_command import choose_clips, initialisation_of, interval, run, run_trained_on
+from videomac.evaluate.cycle import interval
+from videomac.evaluate.cycle_command import run
+from videomac.evaluate.cycle_footage import choose_clips
+from videomac.evaluate.cycle_networks import initialisation_of, run_trained_on
 from videomac.models.checkpoint import save_backbone
 from videomac.models.resolve import resolve
 from videomac.reporting.reading import read_part
@@ -81,8 +86,8 @@ def test_clips_are_spread_over_the_videos_and_within_each(tmp_path: Path) -> Non
         write_frames(tmp_path / f"v{number}", moving_shapes(length, (32, 32))[0])
 
     def chosen(**settings: Any) -> list[tuple[str, list[int]]]:
-        config = EvalCycleConfig(tmp_path, "x", tmp_path / "out", frames=4, frame_gap=3, **settings)
-        return [(clip.video.name, clip.numbers) for clip in choose_clips(config)]
+        found = choose_clips(tmp_path, frames=4, frame_gap=3, cure="", **settings)
+        return [(clip.video.name, clip.numbers) for clip in found]
 
     # v1 is too short for frames 0, 3, 6, 9.
     assert chosen(num_clips=3) == [("v0", [15, 18, 21, 24]), ("v2", [1, 4, 7, 10]), ("v3", [15, 18, 21, 24])]
@@ -94,8 +99,8 @@ def test_clips_are_spread_over_the_videos_and_within_each(tmp_path: Path) -> Non
 def test_a_time_between_frames_follows_the_rate_of_each_video(tmp_path: Path) -> None:
     for fps in (10, 30):
         write_video(tmp_path / f"{fps}.mp4", moving_shapes(40, (32, 32))[0], fps)
-    config = EvalCycleConfig(tmp_path, "x", tmp_path / "out", num_clips=2, frames=3, frame_gap="200ms")
-    assert [np.diff(clip.numbers).tolist() for clip in choose_clips(config)] == [[2, 2], [6, 6]]
+    found = choose_clips(tmp_path, num_clips=2, frames=3, frame_gap="200ms", cure="")
+    assert [np.diff(clip.numbers).tolist() for clip in found] == [[2, 2], [6, 6]]
 
 
 def test_its_own_random_initialisation(backbone: Path, small_run: Path, tmp_path: Path) -> None:
@@ -194,3 +199,112 @@ def test_a_run_has_a_curve_and_is_told_of_its_training_footage(
     assert rows[-1]["difference"] == numbers["difference"] and rows[-1]["low"] == numbers["difference_low"]
     with Image.open(out / "curve.png") as picture:
         assert min(picture.size) > 300
+
+
+SIX = {**QUICK, "num_clips": 6}
+OF_A_CLIP, EPOCHS = 3, 2
+"""Networks that are scored on a clip, and epochs that `small_run` has kept."""
+NUMBERS = ("metrics.csv", "metrics.json", "curve.csv")
+
+
+class Stopped:
+    """Counts the journeys, and stops before one of them as Ctrl-C would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+        self.count, self.before, self.travel = 0, before, cycle_command.travel
+        monkeypatch.setattr(cycle_command, "travel", self)
+
+    def __call__(self, *given: Any) -> Any:
+        if self.count == self.before:
+            raise KeyboardInterrupt
+        self.count += 1
+        return self.travel(*given)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_interrupted_evaluation_goes_on_to_the_same_numbers(
+    clips: Path, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "broken"
+    run(EvalCycleConfig(clips, str(small_run), whole, curve=True, **SIX))
+
+    def go_on(before: int, **changed: Any) -> int:
+        """Journeys of a call that is stopped, or -1 as what none is stopped before."""
+        with monkeypatch.context() as patch:
+            stopped = Stopped(patch, before)
+            call = EvalCycleConfig(clips, str(small_run), out, **SIX, **changed)
+            if before >= 0:
+                with pytest.raises(KeyboardInterrupt, match=f"the same command and --resume; {out} has what is fin"):
+                    run(call)
+            else:
+                run(call)
+            return stopped.count
+
+    go_on(5 * OF_A_CLIP + 1, curve=True)  # within the last clip
+    assert [row["clip"] for row in rows(out / "metrics.csv")] == [row["clip"] for row in rows(whole / "metrics.csv")][
+        :5
+    ]
+    assert not (out / "metrics.json").exists()
+    with pytest.raises(UserError, match="already holds a run"):
+        go_on(-1, curve=True)
+    capsys.readouterr()
+    # Of the five finished clips three are in the picture, which two networks are in.
+    go_on(3 * 2 + OF_A_CLIP + 6 + 1, curve=True, resume=True)  # within the last epoch of the curve
+    assert "5 of 6 clips are done already" in capsys.readouterr().out
+    assert (out / "tracks.png").read_bytes() == (whole / "tracks.png").read_bytes()
+    assert [row["epoch"] for row in rows(out / "curve.csv")] == ["0", "1"]
+    assert not (out / "metrics.json").exists()
+    assert go_on(-1, curve=True, resume=True) == 6
+    for name in NUMBERS:
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    for name in ("scores.png", "curve.png"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    (out / "curve.csv").unlink()
+    assert go_on(-1, resume=True) == 0  # finished; as a call without --curve leaves it
+    assert go_on(-1, curve=True, resume=True) == 6 * EPOCHS
+    for name in NUMBERS:
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_what_has_changed_cannot_be_resumed(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_run: Path
+) -> None:
+    data, network, out = tmp_path / "clips", tmp_path / "network", tmp_path / "out"
+    shutil.copytree(clips, data)
+
+    def save(seed: int) -> None:
+        torch.manual_seed(seed)
+        save_backbone(timm.create_model("test_convnext", num_classes=0), network, name="test_convnext")
+
+    def again(**changed: Any) -> None:
+        run(EvalCycleConfig(**{"data": data, "backbone": str(network), "out": out, "resume": True, **SIX, **changed}))
+
+    save(1)
+    with pytest.raises(UserError, match=r"no evaluation to resume in .*out \(no config.yaml\): leave --resume out"):
+        again()
+    assert not out.exists()
+    with monkeypatch.context() as patch:
+        Stopped(patch, OF_A_CLIP)
+        with pytest.raises(KeyboardInterrupt):
+            again(resume=False)
+    with pytest.raises(UserError, match="resume and overwrite exclude each other"):
+        again(overwrite=True)
+    with pytest.raises(UserError, match=r"cannot resume .*out: frames, stage changed since; take another --out"):
+        again(frames=2, stage=2)
+    save(2)
+    with pytest.raises(UserError, match=r"cannot resume .*out: the weights changed since"):
+        again()
+    save(1)
+    shutil.move(data / "clip1.mp4", data / "clip9.mp4")
+    with pytest.raises(UserError, match=r"cannot resume .*out: the clips changed since"):
+        again()
+    shutil.move(data / "clip9.mp4", data / "clip1.mp4")
+    assert len(rows(out / "metrics.csv")) == 1
+    again(data=shutil.move(data, tmp_path / "moved"), batch_size=8)
+    assert len(rows(out / "metrics.csv")) == 6
+    with pytest.raises(UserError, match="was made by `videomac pretrain`"):
+        again(out=small_run, data=tmp_path / "moved")

@@ -163,7 +163,7 @@ def _run(config: FinetuneConfig) -> dict[str, Any]:
     data = ClassificationData(config, folders, network)
     module = Finetuning(network.model, config, data)
     validation = Validation(data, module.networks())
-    session = build_run(config, data, validation, COLUMNS, title="fine-tuning")
+    session = build_run(config, data, [validation], COLUMNS, title="fine-tuning")
     trainer = session.trainer
     if module.mixup is not None and config.global_batch_size % (2 * trainer.world_size * config.micro_batches):
         raise UserError(

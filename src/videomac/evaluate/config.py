@@ -22,7 +22,9 @@ from videomac.evaluate.protocols import (
 from videomac.utils.checks import check_values
 from videomac.utils.frame_gap import FrameGap
 
-FREE_ON_RESUME = frozenset({"data", "out", "resume", "overwrite", "device", "batch_size", "videos", "backbone_name"})
+FREE_ON_RESUME = frozenset(
+    {"data", "out", "resume", "overwrite", "device", "batch_size", "videos", "backbone_name", "curve"}
+)
 """Keys that may differ when an evaluation is continued, because the numbers do not depend on them."""
 
 MOST_CLIPS = 1024
@@ -224,6 +226,8 @@ class EvalCycleConfig:
     """Frames that go through the backbone at once."""
     curve: bool = False
     """Of a run: also score the checkpoints that it kept (`pretrain --keep_epochs`), and draw the curve."""
+    resume: bool = False
+    """Continue an interrupted evaluation with the next unfinished clip, or epoch of the curve."""
     overwrite: bool = False
     """Replace what an earlier call left in the out folder."""
 
@@ -233,6 +237,8 @@ class EvalCycleConfig:
         self.data, self.out = Path(self.data), Path(self.out)
         self.weights = None if self.weights is None else Path(self.weights)
         require_at_least(self, 1, "batch_size")
+        if self.resume and self.overwrite:
+            raise UserError("resume and overwrite exclude each other: continue the evaluation, or replace it")
         if self.stride != "native":
             require_at_least(self, 1, "stride")
             require_at_least(self, 8 * self.stride, "short_side")

@@ -7,9 +7,11 @@ score is the mean intersection over union of the pieces, over all frames of both
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -18,7 +20,9 @@ from videomac.evaluate.cycle_clips import PIECES, Planted
 from videomac.evaluate.features import FeatureExtractor
 from videomac.evaluate.labels import grid_to_ids, masks_to_grid, one_hot, resize_frames
 from videomac.evaluate.propagation import propagate_stream
-from videomac.evaluate.protocols import PropagationSettings
+from videomac.evaluate.protocols import PropagationSettings, Stride
+
+DRAWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,21 @@ class Return:
     back: UInt8[Tensor, "frames height width"]
     origin: Float[Tensor, "2 rows columns"]
     score: float
+
+
+def extractor_of(network: Any, stage: int, stride: Stride, *, required: bool = True) -> FeatureExtractor:
+    """The features of a network that are scored.
+
+    Args:
+        network: any that `FeatureExtractor` takes.
+        stage: of a hierarchical network.
+        stride: pixels per cell.
+        required: refuse a stride that the network cannot have; otherwise its own is taken.
+
+    Raises:
+        UserError: the network has not this stage or stride.
+    """
+    return FeatureExtractor(network, stage=stage, stride=stride, dilate=True, required=required)
 
 
 def travel(extractor: FeatureExtractor, clip: Planted, batch_size: int = 8) -> Return:
@@ -78,6 +97,37 @@ def overlap(found: UInt8[Tensor, "height width"], truth: UInt8[Tensor, "height w
     """Mean intersection over union of the pieces; one that is neither there nor found counts as 1."""
     pairs = [(found == piece, truth == piece) for piece in range(1, PIECES + 1)]
     return sum(float((a & b).sum()) / max(float((a | b).sum()), 1) if (a | b).any() else 1.0 for a, b in pairs) / PIECES
+
+
+def lead(scores: Sequence[float], before: Sequence[float]) -> dict[str, float]:
+    """How far a network is ahead of another one on the same clips.
+
+    Args:
+        scores: of each clip.
+        before: the other one's, such as those of random weights.
+
+    Returns:
+        "score", the mean; "difference" to the other mean; "low" and "high", its 95 % `interval`.
+    """
+    differences = np.subtract(scores, before)
+    low, high = interval(differences)
+    return {"score": float(np.mean(scores)), "difference": float(differences.mean()), "low": low, "high": high}
+
+
+def interval(differences: Any, draws: int = DRAWS) -> tuple[float, float]:
+    """95 % of the means of so many draws of as many clips, with replacement (seed 0)."""
+    values = np.asarray(differences)
+    picks = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
+    low, high = np.quantile(values[picks].mean(1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def in_words(row: Mapping[str, float]) -> str:
+    """A `lead` after an "epoch", for the terminal."""
+    return (
+        f"epoch {row['epoch']}: score {row['score']:.3f}, over random weights {row['difference']:+.3f} "
+        f"({row['low']:+.3f} to {row['high']:+.3f})"
+    )
 
 
 def _features(

@@ -1,68 +1,44 @@
-"""`videomac eval cycle`: what a backbone has learned over its own random weights, on footage without labels."""
+"""`videomac eval cycle`: what a backbone has learned over its own random weights, on footage without labels.
+
+`metrics.csv` gets a row with every clip that is finished, and `curve.csv` with every epoch: a call that was interrupted
+goes on from them.
+"""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import json
 import logging
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
-from tqdm import tqdm
 
-from videomac.config import read_config, save_config
-from videomac.data.discovery import find_videos
-from videomac.data.transforms import resize_short_side
-from videomac.data.video import Video, VideoError
+from videomac.config import changed_keys, save_config
 from videomac.errors import UserError
-from videomac.evaluate.config import EvalCycleConfig
-from videomac.evaluate.cycle import still, travel
-from videomac.evaluate.cycle_clips import Planted, plant
+from videomac.evaluate.config import FREE_ON_RESUME, EvalCycleConfig
+from videomac.evaluate.cycle import extractor_of, in_words, lead, still, travel
+from videomac.evaluate.cycle_footage import Clip, choose_clips, planted_clips
+from videomac.evaluate.cycle_networks import NETWORKS, digest_of, kept_epochs, load_networks, run_trained_on
 from videomac.evaluate.cycle_pictures import Shown, draw_clips, draw_curve, draw_scores
-from videomac.evaluate.features import RAW_PIXELS, FeatureExtractor
-from videomac.evaluate.stride import network_name
-from videomac.models import official
-from videomac.models.backbones import create_backbone
-from videomac.models.checkpoint import load_backbone, load_videomac
-from videomac.models.resolve import find_weights, resolve
+from videomac.evaluate.features import FeatureExtractor
+from videomac.models.checkpoint import load_backbone
 from videomac.utils.device import pick_device
-from videomac.utils.frame_gap import FrameGap
+from videomac.utils.io import atomic_write
 from videomac.utils.reading import read_text, reading
 from videomac.utils.run_dir import holds_out_dir, prepare_out_dir, write_metrics, write_rows
 from videomac.utils.spacing import evenly_spaced
 
-OWNED = ("config.yaml", "metrics.json", "environment.json", "report.html", "*.csv", "*.png")
-NETWORKS = ("network", "random weights", "raw pixels")
+OWNED = ("config.yaml", "metrics.json", "environment.json", "source.json", "report.html", "*.csv", "*.png")
 STILL = "staying still"
 SHOWN_CLIPS = 4
-DRAWS = 10_000
-FETCHING = ("pretrained", "checkpoint_path")
-"""Arguments of timm that fetch weights."""
+Scores = dict[str, dict[str, float]]
+"""By a clip's name and what was scored on it."""
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Some frames of a video.
-
-    Attributes:
-        video: it is from.
-        numbers: of the frames.
-    """
-
-    video: Video
-    numbers: list[int]
-
-    @property
-    def name(self) -> str:
-        """Video, first and last frame."""
-        return f"{self.video.name}, frames {self.numbers[0]} to {self.numbers[-1]}"
 
 
 @holds_out_dir
@@ -74,216 +50,175 @@ def run(config: EvalCycleConfig) -> dict[str, Any]:
 
     Raises:
         UserError: no usable video, a backbone that cannot be had or that is its own random initialisation, an out
-            folder in use.
+            folder in use, or nothing in it that this call could resume.
+        KeyboardInterrupt: the user has had enough; what is finished is kept.
     """
     device = pick_device(config.device)
     kept = kept_epochs(config.backbone) if config.curve else {}
-    networks = {name: network.to(device) for name, network in _networks(config).items()}
-    clips = choose_clips(config)
+    networks = load_networks(config)
+    cure = "lower --frames or --frame_gap"
+    clips = choose_clips(config.data, config.num_clips, config.frames, config.frame_gap, cure)
     if (folder := run_trained_on(config.backbone, config.data)) is not None:
         logger.warning("%s was trained on these videos, which flatters it: name others in --data", folder)
-    prepare_out_dir(config.out, OWNED, overwrite=config.overwrite)
-    save_config(config)
-    scores: dict[str, dict[str, float]] = {}
-    shown: list[Shown] = []
-    pictured = {clips[index].name for index in evenly_spaced(min(SHOWN_CLIPS, len(clips)), len(clips))}
-    for clip, planted in planted_clips(clips, config.short_side):
-        returns = {name: travel(network, planted, config.batch_size) for name, network in networks.items()}
-        scores[clip.name] = {**{name: home.score for name, home in returns.items()}, STILL: still(planted)}
-        if clip.name in pictured:
-            shown.append(Shown(clip.name, planted, {name: returns[name] for name in NETWORKS[:2]}))
-    if not scores:
-        raise UserError(f"no clip of {config.data} can be read: the warnings above say why")
-    metrics = _report(config, scores, shown)
-    if kept:
-        _report_curve(config, kept, clips, scores)
+    _claim(config, {"clips": _digest(clips), "weights": digest_of(networks[NETWORKS[0]])})
+    networks = {name: network.to(device) for name, network in networks.items()}
+    with _told_how_to_go_on(config.out):
+        scores, shown = _score(config, networks, clips)
+        if not scores:
+            raise UserError(f"no clip of {config.data} can be read: the warnings above say why")
+        metrics = _report(config, scores, shown)
+        if kept:
+            _report_curve(config, kept, clips, scores)
     write_metrics(config.out, metrics)
     return metrics
 
 
-def kept_epochs(run: str) -> dict[int, Path]:
-    """The checkpoints that a run has kept, by their epochs.
-
-    Raises:
-        UserError: it has kept none.
-    """
-    found = sorted((Path(run) / "checkpoints").glob("epoch-*.ckpt"))
-    if not found:
-        raise UserError(
-            f"{run} has kept no checkpoint of an epoch, so there is no --curve: name a run's folder, and pre-train "
-            "with --keep_epochs"
-        )
-    return {int(path.stem.removeprefix("epoch-")): path for path in found}
-
-
-def planted_clips(clips: Sequence[Clip], short_side: int) -> Iterator[tuple[Clip, Planted]]:
-    """Each clip with pieces of the one half the list away; one that cannot be read is left out."""
-    for number, clip in enumerate(tqdm(clips, "cycles", unit=" clips", disable=not sys.stderr.isatty())):
-        pair = clip, clips[(number + len(clips) // 2) % len(clips)]
-        try:
-            frames, other = (resize_short_side(one.video.read(one.numbers), short_side) for one in pair)
-        except VideoError as error:
-            logger.warning("left out %s: %s", clip.name, error)
-            continue
-        yield clip, plant(frames, other, seed=number)
-
-
-def choose_clips(config: EvalCycleConfig) -> list[Clip]:
-    """Clips spread evenly over the videos and within each.
-
-    Raises:
-        UserError: no video, or none that is long enough.
-    """
-    videos = find_videos(config.data, config.frame_gap)
-    gap, frames = FrameGap(config.frame_gap), config.frames
-    spans = [gap.frames(video.fps) * (frames - 1) + 1 for video in videos]
-    fitting = [(video, span) for video, span in zip(videos, spans, strict=True) if len(video) >= span]
-    if not fitting:
-        raise UserError(
-            f"no video in {config.data} is long enough for {frames} frames {config.frame_gap} apart: the longest has "
-            f"{max(map(len, videos))} frames; lower --frames or --frame_gap"
-        )
-    chosen = [fitting[index] for index in evenly_spaced(min(config.num_clips, len(fitting)), len(fitting))]
-    clips = []
-    for number, (video, span) in enumerate(chosen):
-        share = config.num_clips // len(chosen) + (number < config.num_clips % len(chosen))
-        starts = dict.fromkeys(evenly_spaced(share, len(video) - span + 1))  # a short video has fewer
-        step = (span - 1) // (frames - 1)
-        clips += [Clip(video, list(range(start, start + span, step))) for start in starts]
-    if len(clips) < 2:
-        raise UserError(f"{config.data} has room for one clip, and pieces of one go into another: add videos")
-    return clips
-
-
-def _networks(config: EvalCycleConfig) -> dict[str, FeatureExtractor]:
-    """The backbone, itself with random weights, and raw pixels.
-
-    Raises:
-        UserError: the backbone has no weights but random ones, or not this stage or stride.
-    """
-    if config.backbone == RAW_PIXELS:
-        raise UserError("raw pixels have no weights to compare with random ones: name a network in --backbone")
-    with torch.random.fork_rng(devices=[]):
-        backbone, weights = resolve(
-            config.backbone,
-            pretrained=config.pretrained,
-            network=config.network,
-            weights=config.weights,
-            seed=config.seed,
-        )
-        if weights.startswith("random (seed"):
-            raise UserError(
-                f"{config.backbone} has random weights itself, with which this compares: name a run, a folder or "
-                "network with weights"
-            )
-        random = initialisation_of(config.backbone, backbone, config.seed)
-    found: list[Any] = [backbone, random, RAW_PIXELS]
-    return {name: _extractor(one, config) for name, one in zip(NETWORKS, found, strict=True)}
-
-
-def _extractor(network: Any, config: EvalCycleConfig) -> FeatureExtractor:
-    return FeatureExtractor(network, stage=config.stage, stride=config.stride, dilate=True, required=True)
-
-
-def initialisation_of(name: str, backbone: nn.Module, seed: int) -> nn.Module:
-    """A network with random weights, of the same architecture and for the same pixels as a backbone.
+def _claim(config: EvalCycleConfig, source: Mapping[str, str]) -> None:
+    """Make the out folder ours, or see that it holds just this evaluation begun.
 
     Args:
-        name: what `resolve` was given for the backbone.
-        backbone: what it made of it.
-        seed: of the weights; PyTorch's global generator is set to it.
+        config: the options.
+        source: digests of what they name, which must not have changed either.
 
     Raises:
-        UserError: as in `load_videomac`.
+        UserError: it holds something else.
     """
-    path = find_weights(name)
-    arguments: dict[str, Any] = {}
-    architecture, stage_norms = network_name(backbone), False
-    if path is not None and (path / "config.json").is_file():
+    path = config.out / "source.json"
+    if not config.resume:
+        prepare_out_dir(config.out, OWNED, overwrite=config.overwrite)
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(source) + "\n", encoding="utf-8")
+        save_config(config)
+        return
+    if not (config.out / "config.yaml").is_file():
+        raise UserError(f"there is no evaluation to resume in {config.out} (no config.yaml): leave --resume out")
+    changed = changed_keys(config, config.out, FREE_ON_RESUME)
+    if not changed:
         with reading(path):
-            arguments = json.loads(read_text(path / "config.json")).get("model_args", {})
-    elif path is not None:
-        model = load_videomac(path)
-        architecture, arguments = model.arguments["backbone"], model.arguments["backbone_args"]
-        stage_norms = model.preset == "official"
-    torch.manual_seed(seed)
-    network = create_backbone(architecture, **{k: v for k, v in arguments.items() if k not in FETCHING})
-    if stage_norms:
-        network = official.add_stage_norms(network)
-    if _shapes(network) != _shapes(backbone):
+            stored = json.loads(read_text(path))
+            changed = [f"the {key}" for key in source if stored.get(key) != source[key]]
+    if changed:
         raise UserError(
-            f"{name} is no plain {architecture}, and what timm was told beyond that name is not known here: export it "
-            "with `videomac export`, or name the run"
+            f"cannot resume {config.out}: {', '.join(changed)} changed since; take another --out, or --overwrite"
         )
-    network.pretrained_cfg = backbone.pretrained_cfg  # whose pixels it expects
-    return network
+    (config.out / "metrics.json").unlink(missing_ok=True)  # which says that everything is there
+    save_config(config)
 
 
-def _shapes(network: nn.Module) -> dict[str, torch.Size]:
-    return {key: value.shape for key, value in network.state_dict().items()}
+def _digest(clips: Sequence[Clip]) -> str:
+    return hashlib.sha256("\n".join(clip.name for clip in clips).encode()).hexdigest()[:16]
 
 
-def run_trained_on(backbone: str, data: Path) -> Path | None:
-    """The run that a backbone is from, if it was trained on this folder."""
-    path = Path(backbone)
-    for folder in (path, *path.parents[:2]):
-        with suppress(UserError, KeyError):  # what lies there need not be ours
-            if Path(read_config(folder, "pretrain")["data"]).resolve() == data.resolve():
-                return folder
-    return None
+@contextmanager
+def _told_how_to_go_on(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        cure = f"go on with the same command and --resume; {out} has what is finished"
+        raise KeyboardInterrupt(f"interrupted: {cure}") from None
 
 
-def _report(config: EvalCycleConfig, scores: dict[str, dict[str, float]], shown: list[Shown]) -> dict[str, Any]:
-    """Write and print what came out."""
-    columns = {name: [row[name] for row in scores.values()] for name in (*NETWORKS, STILL)}
-    lead = np.subtract(columns[NETWORKS[0]], columns[NETWORKS[1]])
-    low, high = interval(lead)
-    rows = [
+def _score(
+    config: EvalCycleConfig, networks: Mapping[str, FeatureExtractor], clips: Sequence[Clip]
+) -> tuple[Scores, list[Shown]]:
+    """The scores of all clips that can be read, those included that are finished, and what the picture shows.
+
+    A finished clip that belongs into the picture is followed again, until there is a picture.
+    """
+    path = config.out / "metrics.csv"
+    scores = {row["clip"]: {name: float(row[_column(name)]) for name in (*NETWORKS, STILL)} for row in _finished(path)}
+    if scores:
+        print(f"{len(scores)} of {len(clips)} clips are done already", flush=True)
+    pictured: set[str] = set()
+    if not (config.out / "tracks.png").exists():
+        pictured = {clips[index].name for index in evenly_spaced(min(SHOWN_CLIPS, len(clips)), len(clips))}
+    shown: list[Shown] = []
+    for clip, planted in planted_clips(clips, config.short_side, without=scores.keys() - pictured):
+        wanted = NETWORKS[:2] if clip.name in scores else NETWORKS
+        returns = {name: travel(networks[name], planted, config.batch_size) for name in wanted}
+        if clip.name not in scores:
+            scores[clip.name] = {**{name: home.score for name, home in returns.items()}, STILL: still(planted)}
+            scores = {each.name: scores[each.name] for each in clips if each.name in scores}
+            write_rows(path, _rows(scores))
+            (config.out / "curve.csv").unlink(missing_ok=True)  # it is of fewer clips
+        if clip.name in pictured:
+            shown.append(Shown(clip.name, planted, {name: returns[name] for name in NETWORKS[:2]}))
+    return scores, shown
+
+
+def _column(name: str) -> str:
+    return name.replace(" ", "_")
+
+
+def _rows(scores: Scores) -> list[dict[str, Any]]:
+    """The rows of `metrics.csv`."""
+    return [
         {
             "clip": clip,
-            **{name.replace(" ", "_"): score for name, score in row.items()},
-            "difference": float(difference),
+            **{_column(name): score for name, score in row.items()},
+            "difference": row[NETWORKS[0]] - row[NETWORKS[1]],
         }
-        for (clip, row), difference in zip(scores.items(), lead, strict=True)
+        for clip, row in scores.items()
     ]
-    write_rows(config.out / "metrics.csv", rows)
+
+
+def _finished(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that an interrupted call has begun."""
+    if not path.is_file():
+        return []
+    with reading(path):
+        return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+
+
+def _report(config: EvalCycleConfig, scores: Scores, shown: Sequence[Shown]) -> dict[str, Any]:
+    """Draw and print what came out."""
+    columns = {name: [row[name] for row in scores.values()] for name in (*NETWORKS, STILL)}
+    ahead = lead(columns[NETWORKS[0]], columns[NETWORKS[1]])
+    low, high = ahead["low"], ahead["high"]
     draw_scores(columns, (low, high), config.out / "scores.png")
-    draw_clips(shown, config.out / "tracks.png")
-    metrics: dict[str, Any] = {name.replace(" ", "_"): float(np.mean(values)) for name, values in columns.items()}
-    metrics |= {"difference": float(lead.mean()), "difference_low": low, "difference_high": high, "clips": len(rows)}
+    if shown:
+        with atomic_write(config.out / "tracks.png") as temporary:  # whose being there says that it is finished
+            draw_clips(shown, temporary)
+    metrics: dict[str, Any] = {_column(name): float(np.mean(values)) for name, values in columns.items()}
+    metrics |= {"difference": ahead["difference"], "difference_low": low, "difference_high": high}
+    metrics["clips"] = len(scores)
     print(
         f"{config.backbone}, stage {config.stage}: score {metrics['network']:.3f}, with random weights "
         f"{metrics['random_weights']:.3f}, raw pixels {metrics['raw_pixels']:.3f}, staying still "
         f"{metrics['staying_still']:.3f}; over its random weights "
-        f"{metrics['difference']:+.3f} (95 % of draws: {low:+.3f} to {high:+.3f}) on {len(rows)} clips"
+        f"{metrics['difference']:+.3f} (95 % of draws: {low:+.3f} to {high:+.3f}) on {len(scores)} clips"
     )
     print(f"scores.png and tracks.png are in {config.out}", flush=True)
     return metrics
 
 
-def _report_curve(
-    config: EvalCycleConfig, kept: dict[int, Path], clips: Sequence[Clip], scores: dict[str, dict[str, float]]
-) -> None:
+def _report_curve(config: EvalCycleConfig, kept: Mapping[int, Path], clips: Sequence[Clip], scores: Scores) -> None:
     """Write how the score rose over the epochs that the run kept, from its random weights on."""
-    before = np.array([row[NETWORKS[1]] for row in scores.values()])
-    rows = [{"epoch": 0, "score": float(before.mean()), "difference": 0.0, "low": 0.0, "high": 0.0}]
-    for epoch, path in kept.items():
-        network = _extractor(load_backbone(path, config.network), config).to(pick_device(config.device))
-        after = [
-            travel(network, planted, config.batch_size).score for _, planted in planted_clips(clips, config.short_side)
-        ]
-        lead = np.array(after) - before
-        low, high = interval(lead)
-        mean, gain = float(np.mean(after)), float(lead.mean())
-        rows.append({"epoch": epoch, "score": mean, "difference": gain, "low": low, "high": high})
-        print(f"epoch {epoch}: score {mean:.3f}, {gain:+.3f} ({low:+.3f} to {high:+.3f})", flush=True)
-    write_rows(config.out / "curve.csv", rows)
+    path, device = config.out / "curve.csv", pick_device(config.device)
+    before = [row[NETWORKS[1]] for row in scores.values()]
+    rows = [{key: float(value) for key, value in row.items()} | {"epoch": int(row["epoch"])} for row in _finished(path)]
+    rows = rows or [{"epoch": 0, **lead(before, before)}]
+    done = {row["epoch"] for row in rows}
+    for epoch, checkpoint in kept.items():
+        if epoch in done:
+            continue
+        network = extractor_of(load_backbone(checkpoint, config.network), config.stage, config.stride).to(device)
+        after = _scores_of(network, config, clips, scores.keys())
+        rows = sorted([*rows, {"epoch": epoch, **lead(after, before)}], key=lambda row: row["epoch"])
+        write_rows(path, rows)
+        print(in_words(next(row for row in rows if row["epoch"] == epoch)), flush=True)
     draw_curve(rows, config.out / "curve.png")
 
 
-def interval(differences: Any, draws: int = DRAWS) -> tuple[float, float]:
-    """95 % of the means of so many draws of as many clips, with replacement (seed 0)."""
-    values = np.asarray(differences)
-    picks = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
-    low, high = np.quantile(values[picks].mean(1), [0.025, 0.975])
-    return float(low), float(high)
+def _scores_of(
+    network: FeatureExtractor, config: EvalCycleConfig, clips: Sequence[Clip], wanted: Collection[str]
+) -> list[float]:
+    """The scores of one network on the clips that the others were scored on."""
+    others = {clip.name for clip in clips} - {*wanted}
+    found = {
+        clip.name: travel(network, planted, config.batch_size).score
+        for clip, planted in planted_clips(clips, config.short_side, without=others)
+    }
+    if lost := [name for name in wanted if name not in found]:
+        raise UserError(f"{lost[0]} could be read a while ago and cannot now: see that nobody changes {config.data}")
+    return [found[name] for name in wanted]

@@ -69,7 +69,7 @@ def draw_clips(clips: Sequence[Shown], path: Path) -> None:
     labels = ["a piece, as it was followed", "where it is", "track of a place that came home", "of one that did not"]
     evenly = {tuple: HandlerTuple(ndivide=None, pad=0)}
     figure.legend(handles, labels, handler_map=evenly, loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, format="png", dpi=100)
 
 
 def _draw_clip(row: Sequence[Axes], clip: Shown, titles: Sequence[str]) -> None:
@@ -172,4 +172,4 @@ def draw_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     axis.set_ylabel("score, with the interval of its lead")
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, format="png", dpi=130)

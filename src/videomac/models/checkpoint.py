@@ -102,7 +102,20 @@ def load_backbone(path: str | Path, which: Literal["online", "target"] = "online
             raise UserError(f"{path} is an exported backbone, which holds no target network: name the run's folder")
         with reading(path):
             return _load_exported(path, timm_kwargs)
-    model = load_videomac(path)
+    return plain_backbone(load_videomac(path), which, **timm_kwargs)
+
+
+def plain_backbone(model: VideoMAC, which: Literal["online", "target"] = "online", **timm_kwargs: Any) -> nn.Module:
+    """A copy of a model's backbone as a plain timm module without classifier, on the CPU and in eval mode.
+
+    Args:
+        model: it is not touched.
+        which: the online network, or its moving average.
+        **timm_kwargs: as in `load_backbone`.
+
+    Returns:
+        What `load_backbone` returns of a checkpoint of the model.
+    """
     network = model.online if which == "online" else model.target
     model_args = _architecture_args(model.arguments["backbone_args"])
     backbone = create_backbone(model.arguments["backbone"], **{**model_args, **timm_kwargs})

@@ -229,8 +229,13 @@ class TimeEstimate(StepCallback):
         sentence = f"the remaining {left:,} steps will take about {_rounded(whole)}"
         if whole > self.LONG and module.device.type == "cpu":
             sentence += "; --recipe small, for CPUs and little data, takes minutes to hours"
-        bar = trainer.progress_bar_callback
-        print(sentence, flush=True) if bar is None else bar.print(sentence)
+        say(trainer, sentence)
+
+
+def say(trainer: Trainer, sentence: str) -> None:
+    """Print a sentence, above the progress bar if there is one."""
+    bar = trainer.progress_bar_callback
+    print(sentence, flush=True) if bar is None else bar.print(sentence)
 
 
 def _rounded(time_left: timedelta) -> str:

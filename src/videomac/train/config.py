@@ -11,6 +11,7 @@ from videomac.config import (
     as_size,
     require_at_least,
     require_decoder_fits,
+    require_local,
     require_mask_ratio,
     require_something_to_train,
     require_within,
@@ -92,6 +93,9 @@ class PretrainConfig(TrainConfig):
     held_out: int = by_recipe()
     """Pairs kept out of training for the reconstruction sheet and the held-out loss; 0 trains on everything.
     4, or 16 (small)."""
+    score_on: Path | None = None
+    """Folder of videos, kept out of training, on which the features are scored at each epoch's end against the run's
+    own random weights; none: no score."""
     cache: float = 0.0
     """Decode the videos once and keep them in this many GiB of memory; those that do not fit are read from disk."""
 
@@ -161,6 +165,9 @@ class PretrainConfig(TrainConfig):
                 setattr(self, key, value)
         super().__post_init__()
         self.image_size = as_size(self.image_size)
+        if self.score_on is not None:
+            self.score_on = Path(self.score_on)
+            require_local("score_on", self.score_on)
         require_mask_ratio(self.mask_ratio)
         FrameGap(self.frame_gap)
         require_at_least(self, 1, "decoder_width", "decoder_depth")

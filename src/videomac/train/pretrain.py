@@ -30,6 +30,7 @@ from videomac.train.module import TrainModule
 from videomac.train.plan import settle_micro_batches
 from videomac.train.plots import LOSSES, loss_curves
 from videomac.train.resume import prepare_folder, require_out_dir, settle_resume
+from videomac.train.scoring import CycleScore, load_footage
 from videomac.train.trainer import at_work, build_run, fit, is_first_process
 from videomac.train.validation import ReconstructionPreview, load_held_out
 from videomac.utils.run_dir import in_words, read_rows, table, write_metrics
@@ -121,20 +122,22 @@ def _run(config: PretrainConfig) -> dict[str, Any]:
     data = PretrainingData(config, model)
     settle_micro_batches(config, model, data)
     preview = ReconstructionPreview(model, _held_out(config, data, model))
-    session = build_run(config, data, preview, COLUMNS, title="pre-training")
+    score = _score(config, model)
+    session = build_run(config, data, [preview, score], COLUMNS, title="pre-training")
     if is_first_process():
         prepare_folder(config, data, RUN_FILES, RESULTS, session.resumed)
         data.write_skipped(config.out)
     if not fit(config, session, Pretraining(model, config, data)):
         return {}
-    metrics = finish(config, data, model, session.throughput, preview.numbers)
+    evaluated = {**preview.numbers, **score.numbers(data.total_steps)}
+    metrics = finish(config, data, model, session.throughput, evaluated)
     print_summary(config, data, metrics)
     return metrics
 
 
 RUN_FILES = (
     *("config.yaml", "metrics.csv", "metrics.json", "environment.json", "losses.png", "reconstruction.png"),
-    *("skipped.csv", "report.html", "checkpoints", "backbone", "tensorboard", "wandb"),
+    *("cycle.csv", "cycle.png", "skipped.csv", "report.html", "checkpoints", "backbone", "tensorboard", "wandb"),
 )
 """What a run makes in its out folder, and all that `overwrite` deletes."""
 
@@ -154,17 +157,21 @@ def build_model(config: PretrainConfig) -> VideoMAC:
     Raises:
         UserError: an unknown or unusable backbone, options that do not fit it, weights of another network.
     """
-    torch.manual_seed(config.seed)
-    method = inspect.signature(VideoMAC).parameters.keys()
-    options = {field.name: getattr(config, field.name) for field in fields(config) if field.name in method}
-    try:
-        model = VideoMAC(**options, backbone_args={"drop_path_rate": config.drop_path} if config.drop_path else None)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"backbone {config.backbone}: {error}") from error
+    model = _with_random_weights(config)
     if config.init_from is not None and not config.resume:
         _take_weights(model, config.init_from)
     # Convolutions read their weights as rows of a matrix, in this order.
     return model.to(memory_format=torch.channels_last)
+
+
+def _with_random_weights(config: PretrainConfig) -> VideoMAC:
+    torch.manual_seed(config.seed)
+    method = inspect.signature(VideoMAC).parameters.keys()
+    options = {field.name: getattr(config, field.name) for field in fields(config) if field.name in method}
+    try:
+        return VideoMAC(**options, backbone_args={"drop_path_rate": config.drop_path} if config.drop_path else None)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"backbone {config.backbone}: {error}") from error
 
 
 def _take_weights(model: VideoMAC, source: str) -> None:
@@ -209,12 +216,22 @@ def _held_out(config: PretrainConfig, data: PretrainingData, model: VideoMAC) ->
     return load_held_out(data.held_out, config.held_out, config.frame_gap, config.size, model)
 
 
+def _score(config: PretrainConfig, model: VideoMAC) -> CycleScore:
+    """The score without labels, of the first process."""
+    footage = load_footage(config) if is_first_process() else None
+    random = model
+    if footage is not None and config.init_from is not None and not config.resume:
+        with torch.random.fork_rng(devices=[]):
+            random = _with_random_weights(config)
+    return CycleScore(model, random, footage)
+
+
 def finish(
     config: PretrainConfig,
     data: PretrainingData,
     model: VideoMAC,
     throughput: Throughput,
-    held_out: Mapping[str, float],
+    evaluated: Mapping[str, float],
 ) -> dict[str, Any]:
     """Export the online network, draw the curves, write `metrics.json`: means over the last epoch."""
     save_backbone(model, config.out / "backbone", name=config.backbone)
@@ -224,7 +241,7 @@ def finish(
     metrics: dict[str, Any] = {key: sum(float(row[key]) for row in last_epoch) / len(last_epoch) for key in LOSSES}
     metrics["pairs_per_second"] = throughput.rate
     metrics["data_wait_share"] = throughput.data_wait
-    metrics |= held_out
+    metrics |= evaluated
     metrics["steps"] = data.total_steps
     metrics["videos"] = data.num_videos
     metrics["skipped_videos"] = data.num_skipped
@@ -248,6 +265,8 @@ def print_summary(config: PretrainConfig, data: PretrainingData, metrics: dict[s
     ]
     if "held_out_loss" in metrics:
         made.append(("reconstruction.png", "held-out pairs"))
+    if "cycle_score" in metrics:
+        made.append(("cycle.png", f"the score without labels on {config.score_on}, numbers in cycle.csv"))
     if data.skipped:
         made.append(("skipped.csv", "what in the folder of videos was not used, and why"))
     print(table(made))

@@ -82,13 +82,15 @@ class Run:
     resumed: ResumePoint | None
 
 
-def build_run(config: TrainConfig, data: TrainingData, evaluation: Callback, columns: Sequence[str], title: str) -> Run:
+def build_run(
+    config: TrainConfig, data: TrainingData, evaluations: Sequence[Callback], columns: Sequence[str], title: str
+) -> Run:
     """Set up Lightning's trainer, with curves, checkpoints, a clean stop and a progress bar.
 
     Args:
         config: the options.
         data: tells the number of steps.
-        evaluation: adds numbers to the steps at which an epoch ends.
+        evaluations: add numbers to the steps at which an epoch ends.
         columns: of `metrics.csv`.
         title: of the progress bar.
 
@@ -102,7 +104,7 @@ def build_run(config: TrainConfig, data: TrainingData, evaluation: Callback, col
     checkpoints = Checkpoints(config, metrics_logger)
     stop = GracefulStop(checkpoints)
     # The order matters: the numbers of a step are complete, then written, then vouched for by a checkpoint.
-    callbacks: list[Callback] = [evaluation, metrics_logger, checkpoints, stop, TimeEstimate()]
+    callbacks: list[Callback] = [*evaluations, metrics_logger, checkpoints, stop, TimeEstimate()]
     if config.trainer.get("enable_progress_bar", True):
         callbacks.append(Bar(throughput, title) if sys.stdout.isatty() else ProgressLines(throughput))
     arguments = {
