@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from videomac.data.synthetic import moving_shapes
-from videomac.evaluate.cycle_clips import PIECES, plant
+from videomac.evaluate.cycle_clips import CONTRAST, EXPOSURE, PIECES, TINT, plant
 
 
 def test_a_piece_shows_the_other_clip_where_it_is_said_to_be() -> None:
@@ -48,6 +48,35 @@ def test_light_changes_every_frame_and_no_piece() -> None:
     means = lit.frames.float().mean((1, 2, 3))
     assert len(means.unique()) == 6 and float((means / 128 - 1).abs().max()) < 0.25
     assert float(lit.frames.float().std((2, 3)).max()) == 0  # a flat frame stays flat
+
+
+def test_exposure_contrast_and_tint_all_change_as_far_as_they_may() -> None:
+    frames = torch.full((30, 3, 32, 48), 88, dtype=torch.uint8)
+    frames[..., ::2] = 168
+    lit = plant(frames, frames, seed=4)
+    levels = []
+    for frame, pieces in zip(lit.frames.float(), lit.pieces, strict=True):
+        bright, dark = (frame[:, :, first::2][:, pieces[:, first::2] == 0].mean(1) for first in (0, 1))
+        middle = (bright + dark) / 2
+        levels.append([middle.mean() / 128, ((bright - dark) / middle).mean() / 0.625, middle[0] / middle[2]])
+    reach = np.ptp(np.array(levels), axis=0)
+    most = 2 * np.array([EXPOSURE, CONTRAST, 2 * TINT])
+    assert (reach > 0.5 * most).all() and (reach < 1.2 * most).all()
+
+
+def test_a_piece_glides_turns_grows_or_shrinks_and_stays_in_the_frame() -> None:
+    """The last piece, which lies over all others."""
+    frames = torch.zeros(40, 3, 64, 96, dtype=torch.uint8)
+    for seed in range(6):
+        pieces = plant(frames, frames, seed).pieces == PIECES
+        assert pieces.flatten(1).any(1).all()
+    turns, sizes = [], []
+    for seed in range(6):
+        first, last = (plant(frames[:5], frames[:5], seed).pieces == PIECES)[[0, 4]]
+        axes = [np.linalg.eigh(np.cov(piece.nonzero().double().numpy().T))[1][:, 1] for piece in (first, last)]
+        turns.append(abs(float(axes[0] @ axes[1])))
+        sizes.append(float(last.sum() / first.sum()))
+    assert min(turns) < 0.98 and max(sizes) > 1.05 and min(sizes) < 0.95
 
 
 def test_the_outline_is_the_same_in_every_frame_but_turned_and_scaled() -> None:
