@@ -329,7 +329,7 @@ def test_two_processes_score_once_and_wait_for_it(clips: Path, footage: Path, tm
     scored, plain = tmp_path / "scored", tmp_path / "plain"
     for out, more in ((scored, {"score_on": footage}), (plain, {})):
         words = command(clips, out, devices=2, **changed, **more)
-        printed = subprocess.run(words, check=True, capture_output=True, text=True, timeout=600).stdout
+        printed = subprocess.run(words, check=True, capture_output=True, text=True, timeout=1800).stdout
         assert printed.count("epoch 1: score") == bool(more)
     assert (scored / "metrics.csv").read_bytes() == (plain / "metrics.csv").read_bytes()
     assert [row["epoch"] for row in rows(scored)] == [0, 1, 2]
