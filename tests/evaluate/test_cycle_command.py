@@ -21,8 +21,8 @@ from videomac.errors import UserError
 from videomac.evaluate import cycle_command
 from videomac.evaluate.compare import read_run
 from videomac.evaluate.config import EvalCycleConfig
-from videomac.evaluate.cycle import interval
-from videomac.evaluate.cycle_command import run
+from videomac.evaluate.cycle import interval, verdict
+from videomac.evaluate.cycle_command import SENTENCES, run
 from videomac.evaluate.cycle_footage import choose_clips
 from videomac.evaluate.cycle_networks import initialisation_of, run_trained_on
 from videomac.models.checkpoint import save_backbone
@@ -63,6 +63,8 @@ def test_what_the_command_leaves(
         with Image.open(out / name) as picture:
             assert min(picture.size) > 300
     printed = capsys.readouterr().out
+    assert numbers["verdict"] == verdict(numbers["difference_low"], numbers["difference_high"])
+    assert SENTENCES[numbers["verdict"]] in printed
     assert f"stage 1: score {numbers['network']:.3f}, with random weights {numbers['random_weights']:.3f}" in printed
 
     stored = yaml.safe_load((out / "config.yaml").read_text())
@@ -79,6 +81,27 @@ def test_what_the_command_leaves(
         "scores",
         "tracks",
     ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0.01, 0.1, "better"), (-0.2, -0.01, "worse"), (-0.01, 0.1, "undecided"), (0.0, 0.1, "undecided")],
+)
+def test_the_verdict_is_that_of_the_interval(low: float, high: float, said: str) -> None:
+    assert verdict(low, high) == said
+
+
+def test_a_network_that_training_has_ruined_is_called_worse(
+    clips: Path, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ruined = timm.create_model("local-dir:" + str(backbone), pretrained=True, num_classes=0)
+    for weights in ruined.parameters():
+        torch.nn.init.zeros_(weights)  # features that are alike everywhere find nothing again
+    save_backbone(ruined, tmp_path / "ruined", name="test_convnext")
+    options = {**QUICK, "num_clips": 8}
+    numbers = run(EvalCycleConfig(clips, str(tmp_path / "ruined"), tmp_path / "out", **options))
+    assert numbers["verdict"] == "worse" and numbers["difference_high"] < 0
+    assert "less well than random weights" in capsys.readouterr().out
 
 
 def test_clips_are_spread_over_the_videos_and_within_each(tmp_path: Path) -> None:

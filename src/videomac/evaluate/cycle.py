@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from videomac.evaluate.propagation import propagate_stream
 from videomac.evaluate.protocols import PropagationSettings, Stride
 
 DRAWS = 10_000
+
+
+Verdict = Literal["better", "worse", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,14 @@ def interval(differences: Any, draws: int = DRAWS) -> tuple[float, float]:
     picks = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
     low, high = np.quantile(values[picks].mean(1), [0.025, 0.975])
     return float(low), float(high)
+
+
+def verdict(low: float, high: float) -> Verdict:
+    """What the `interval` of the differences to a network's own random weights says of its training.
+
+    On 54 comparisons of short runs, some of them made to fail, it never said the reverse of J&F (docs/cycle.md).
+    """
+    return "better" if low > 0 else "worse" if high < 0 else "undecided"
 
 
 def in_words(row: Mapping[str, float]) -> str:

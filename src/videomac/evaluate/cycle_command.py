@@ -21,7 +21,7 @@ import numpy as np
 from videomac.config import changed_keys, save_config
 from videomac.errors import UserError
 from videomac.evaluate.config import FREE_ON_RESUME, EvalCycleConfig
-from videomac.evaluate.cycle import extractor_of, in_words, lead, still, travel
+from videomac.evaluate.cycle import Verdict, extractor_of, in_words, lead, still, travel, verdict
 from videomac.evaluate.cycle_footage import Clip, choose_clips, planted_clips
 from videomac.evaluate.cycle_networks import NETWORKS, digest_of, kept_epochs, load_networks, run_trained_on
 from videomac.evaluate.cycle_pictures import Shown, draw_clips, draw_curve, draw_scores
@@ -36,6 +36,11 @@ from videomac.utils.spacing import evenly_spaced
 OWNED = ("config.yaml", "metrics.json", "environment.json", "source.json", "report.html", "*.csv", "*.png")
 STILL = "staying still"
 SHOWN_CLIPS = 4
+SENTENCES: dict[Verdict, str] = {
+    "better": "Training has made these features better at finding things again.",
+    "worse": "These features find things again less well than random weights do: something went wrong in training.",
+    "undecided": "Whether training has helped, these clips do not say: take more (--num_clips) of more videos.",
+}
 Scores = dict[str, dict[str, float]]
 """By a clip's name and what was scored on it."""
 logger = logging.getLogger(__name__)
@@ -181,13 +186,14 @@ def _report(config: EvalCycleConfig, scores: Scores, shown: Sequence[Shown]) -> 
             draw_clips(shown, temporary)
     metrics: dict[str, Any] = {_column(name): float(np.mean(values)) for name, values in columns.items()}
     metrics |= {"difference": ahead["difference"], "difference_low": low, "difference_high": high}
-    metrics["clips"] = len(scores)
+    metrics |= {"verdict": verdict(low, high), "clips": len(scores)}
     print(
         f"{config.backbone}, stage {config.stage}: score {metrics['network']:.3f}, with random weights "
         f"{metrics['random_weights']:.3f}, raw pixels {metrics['raw_pixels']:.3f}, staying still "
         f"{metrics['staying_still']:.3f}; over its random weights "
         f"{metrics['difference']:+.3f} (95 % of draws: {low:+.3f} to {high:+.3f}) on {len(scores)} clips"
     )
+    print(SENTENCES[verdict(low, high)])
     print(f"scores.png and tracks.png are in {config.out}", flush=True)
     return metrics
 
