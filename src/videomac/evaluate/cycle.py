@@ -128,7 +128,7 @@ def interval(differences: Any, draws: int = DRAWS) -> tuple[float, float]:
 def verdict(low: float, high: float) -> Verdict:
     """What the `interval` of the differences to a network's own random weights says of its training.
 
-    On 54 comparisons of short runs, some of them made to fail, it never said the reverse of J&F (docs/cycle.md).
+    Of 60 verdicts on short runs, some of them made to fail, none was the reverse of what J&F says (docs/cycle.md).
     """
     return "better" if low > 0 else "worse" if high < 0 else "undecided"
 
