@@ -49,6 +49,16 @@ def test_a_table_of_what_is_there_compares_the_seeds_that_both_rows_have(study: 
     assert "missing" in write_table(study, [first, loss, deep], tmp_path)
 
 
+def test_a_study_of_ones_own_has_no_columns_for_the_paper(study: Study, tmp_path: Path) -> None:
+    own = replace(study, rows=tuple(replace(row, paper=None, expect=None) for row in study.rows))
+    pretend(own, tmp_path)
+    text = write_table(own, lines_of(own, tmp_path), tmp_path)
+    assert "paper" not in text
+    assert text.splitlines()[2] == "|  | J&F, stage 2 | difference | J&F, stage 3 | difference |"
+    assert text.splitlines()[4].startswith("| first | 50.5 ± 0.7 |  |")
+    assert len({line.count("|") for line in text.splitlines()[2:7]}) == 1
+
+
 def test_a_study_without_any_judged_run_has_an_empty_table(study: Study, tmp_path: Path) -> None:
     lines = lines_of(study, tmp_path)
     assert all(not cell.scores and cell.gained is None and cell.verdict == "" for line in lines for cell in line.cells)

@@ -152,15 +152,16 @@ def _flat(line: Line, cell: Cell) -> dict[str, Any]:
 def markdown(study: Study, lines: Sequence[Line]) -> str:
     """The table for people: J&F, the difference to the first row with its interval, and what is seen of the paper's."""
     probed = [key for key in PROBE if any(line.probe for line in lines)]
-    header = ["", "paper"]
+    printed, expected = (any(getattr(line, key) is not None for line in lines) for key in ("paper", "expect"))
+    header = ["", *(["paper"] if printed else [])]
     for stage in study.stages:
-        header += [f"J&F, stage {stage}", "difference", "the paper's order"]
+        header += [f"J&F, stage {stage}", "difference", *(["the paper's order"] if expected else [])]
     header += [PROBE[key] for key in probed]
     body = [
         [
             line.name,
-            "" if line.paper is None else f"{line.paper:.1f}",
-            *(text for cell in line.cells for text in _texts(line, cell)),
+            *(["" if line.paper is None else f"{line.paper:.1f}"] if printed else []),
+            *(text for cell in line.cells for text in _texts(line, cell)[: 3 if expected else 2]),
             *(f"{line.probe[key]:.1f}" if line.probe else "" for key in probed),
         ]
         for line in lines
@@ -171,10 +172,13 @@ def markdown(study: Study, lines: Sequence[Line]) -> str:
     seeds = f"of which each row has {len(study.seeds)}" if whole else "some of which are missing: see runs.csv"
     notes = (
         f"J&F in percent, mean ± standard deviation over seeds, {seeds}. Differences are to the row "
-        f"“{study.rows[0].name}”, with a paired 95 % bootstrap interval over seeds and sequences. The paper's order is "
-        "seen if the interval lies on its side of 0, not seen if on the other; of a row that it calls as good, if the "
-        "interval lies within two points."
+        f"“{study.rows[0].name}”, with a paired 95 % bootstrap interval over seeds and sequences."
     )
+    if expected:
+        notes += (
+            " The paper's order is seen if the interval lies on its side of 0, not seen if on the other; of a row that "
+            "it calls as good, if the interval lies within two points."
+        )
     return "\n".join([f"# {study.title}", "", *("| " + " | ".join(row) + " |" for row in rows), "", notes, ""])
 
 
