@@ -45,8 +45,9 @@ def draw(study: Study, lines: Sequence[Line], path: Path) -> None:
         handles = [
             axes[0].plot([], [], "o-", color=OURS, markersize=7, linewidth=2, label="here: mean, 95 % interval")[0],
             axes[0].plot([], [], "o", color=OURS, alpha=0.45, markersize=4, label="a seed")[0],
-            axes[0].plot([], [], "D", color=PAPER, markerfacecolor="none", markersize=7, label="the paper")[0],
         ]
+        if any(line.paper is not None for line in lines):
+            handles += axes[0].plot([], [], "D", color=PAPER, markerfacecolor="none", markersize=7, label="the paper")
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
         with atomic_write(path) as temporary:
             figure.savefig(temporary, format="png")
