@@ -17,6 +17,7 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import MaxNLocator
 
 from videomac.evaluate.cycle import Return
 from videomac.evaluate.cycle_clips import PIECES, Planted
@@ -168,6 +169,7 @@ def draw_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     axis.annotate("random weights", (epochs[-1], values[0]), ha="right", va="bottom", color=FAINT)
     axis.fill_between(epochs, low, high, color=COLOURS[0], alpha=0.18, linewidth=0)
     axis.plot(epochs, values, color=COLOURS[0], marker="o")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("epoch")
     axis.set_ylabel("score, with the interval of its lead")
     axis.grid(alpha=0.25)
