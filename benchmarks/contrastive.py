@@ -20,10 +20,8 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from videomac.data.discovery import find_videos
-from videomac.data.transforms import resize_short_side
+from videomac.data.transforms import IMAGENET_MEAN, IMAGENET_STD, resize_short_side
 from videomac.models.checkpoint import save_backbone
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def frames_of(data: Path, per_video: int, short_side: int) -> list[Tensor]:
@@ -56,7 +54,7 @@ def main() -> None:
             v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
             v2.RandomGrayscale(0.2),
             v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(MEAN, STD),
+            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
         ]
     )
     frames = frames_of(arguments.data, per_video=8, short_side=160)

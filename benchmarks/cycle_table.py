@@ -21,10 +21,9 @@ from davis_table import lite
 from scipy.stats import spearmanr
 
 from videomac import evaluate
-from videomac.evaluate.cycle import travel
+from videomac.evaluate.cycle import extractor_of, travel
 from videomac.evaluate.cycle_clips import Planted
 from videomac.evaluate.cycle_footage import choose_clips, planted_clips
-from videomac.evaluate.features import FeatureExtractor
 from videomac.models.resolve import resolve
 
 SEQUENCES = ["blackswan", "bmx-trees", "camel", "dog", "parkour"]
@@ -80,7 +79,7 @@ def main() -> None:
             settings: dict[str, Any] = {"size": "short240", "stride": 8, "radius": 6, "stage": stage, "split": "all"}
             evaluate.davis(network, data=thin, out=out, overwrite=True, videos=False, **settings)
         if not (out / "scores.json").is_file():
-            extractor = FeatureExtractor(network, stage=stage, stride=8, dilate=True)
+            extractor = extractor_of(network, stage, 8, required=False)
             (out / "scores.json").write_text(json.dumps([travel(extractor, clip).score for clip in clips_of(footage)]))
         quality = 100 * json.loads((out / "metrics.json").read_text())["J&F-Mean"]
         rows.append((name, stage, quality, float(np.mean(json.loads((out / "scores.json").read_text())))))

@@ -18,9 +18,8 @@ from pathlib import Path
 import numpy as np
 from cycle_table import SEQUENCES, clips_of, links
 
-from videomac.evaluate.cycle import interval, travel
+from videomac.evaluate.cycle import extractor_of, interval, travel
 from videomac.evaluate.cycle_networks import initialisation_of
-from videomac.evaluate.features import FeatureExtractor
 from videomac.models.resolve import resolve
 
 RANDOM = "random weights"
@@ -60,7 +59,7 @@ def main() -> None:
             for stage in STAGES:
                 path = arguments.out / f"{name}, seed {seed}, stage {stage}.json"
                 if not path.is_file():
-                    extractor = FeatureExtractor(network, stage=stage, stride=8, dilate=True)
+                    extractor = extractor_of(network, stage, 8, required=False)
                     path.write_text(json.dumps([travel(extractor, clip).score for clip in clips]))
                 found[name, seed, stage] = np.array(json.loads(path.read_text()))
 

@@ -23,8 +23,6 @@ from videomac.evaluate.propagation import propagate_stream
 from videomac.evaluate.protocols import PropagationSettings, Stride
 
 DRAWS = 10_000
-
-
 Verdict = Literal["better", "worse", "undecided"]
 
 
